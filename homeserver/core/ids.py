@@ -6,6 +6,7 @@ checked; it goes to the database and into JSON unchanged. A wrong one is `Invali
 https://spec.matrix.org/v1.19/appendices/#identifier-grammar
 """
 
+import ipaddress
 import re
 from typing import Final, Self
 
@@ -13,9 +14,11 @@ from homeserver.core.errors import InvalidParam
 
 ID_BYTES_MAX: Final = 255
 
-_SERVER_NAME = re.compile(
-    r"(?:\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,255})(?::\d{1,5})?", re.ASCII
-)
+# The grammar's DNS names take in all that looks like an IPv4 address.
+_SERVER_NAME = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|[A-Za-z0-9.-]{1,255})(?::(\d{1,5}))?", re.ASCII)
+_PORT_MAX: Final = 65_535
+# A room id without a domain is the id of the create event, a SHA-256 in URL-safe base64, under another sigil.
+_HASH_ROOM_ID = re.compile(r"![A-Za-z0-9_-]{43}", re.ASCII)
 _LOCALPART = re.compile(r"[a-z0-9._=/+-]+", re.ASCII)
 # Surrogates cannot be encoded and NUL cannot be stored: neither belongs into an identifier of any age.
 _FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
@@ -31,6 +34,23 @@ def _checked(kind: str, value: object) -> str:
     return value
 
 
+def _is_server_name(text: str) -> bool:
+    """Whether a text follows the grammar of server names, with a port that exists and an IPv6 address that is one."""
+    match = _SERVER_NAME.fullmatch(text)
+    if match is None:
+        return False
+    ipv6, port = match.groups()
+    return (ipv6 is None or _is_ipv6(ipv6)) and (port is None or int(port) <= _PORT_MAX)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ipaddress.AddressValueError:
+        return False
+    return True
+
+
 class ServerName(str):
     """A server name: a host name or an IP literal, with an optional port."""
 
@@ -44,7 +64,7 @@ class ServerName(str):
             InvalidParam: it does not follow the grammar.
         """
         text = _checked("A server name", value)
-        if not _SERVER_NAME.fullmatch(text):
+        if not _is_server_name(text):
             raise InvalidParam("Not a server name")
         return cls(text)
 
@@ -76,7 +96,7 @@ class _DomainId(str):
         """
         text = _checked(cls.KIND, value)
         localpart, colon, domain = text[1:].partition(":")
-        if not text.startswith(cls.SIGIL) or not colon or not _SERVER_NAME.fullmatch(domain):
+        if not text.startswith(cls.SIGIL) or not colon or not _is_server_name(domain):
             raise InvalidParam(f"{cls.KIND} must look like {cls.SIGIL}localpart:domain")
         if not cls._localpart_ok(localpart):
             raise InvalidParam(f"{cls.KIND} has a wrong local part")
@@ -142,7 +162,10 @@ class RoomId(str):
         """
         text = _checked("A room id", value)
         opaque, colon, domain = text[1:].partition(":")
-        if not text.startswith("!") or not opaque or (colon and not _SERVER_NAME.fullmatch(domain)):
+        if colon:
+            if not text.startswith("!") or not opaque or not _is_server_name(domain):
+                raise InvalidParam("Not a room id")
+        elif not _HASH_ROOM_ID.fullmatch(text):
             raise InvalidParam("Not a room id")
         return cls(text)
 
@@ -169,6 +192,12 @@ class EventId(str):
         if not text.startswith("$") or len(text) < 2:
             raise InvalidParam("Not an event id")
         return cls(text)
+
+    @property
+    def server_name(self) -> ServerName | None:
+        """The server that an id of room versions 1 and 2 names; None for other ids, and for a wrong domain."""
+        _, colon, domain = self.partition(":")
+        return ServerName(domain) if colon and _is_server_name(domain) else None
 
 
 class DeviceId(str):
@@ -203,7 +232,7 @@ class MxcUri(str):
         """
         text = _checked("A content URI", value)
         server_name, slash, media_id = text.removeprefix("mxc://").partition("/")
-        if not text.startswith("mxc://") or not slash or not _SERVER_NAME.fullmatch(server_name):
+        if not text.startswith("mxc://") or not slash or not _is_server_name(server_name):
             raise InvalidParam("Not a content URI")
         if not re.fullmatch(r"[A-Za-z0-9_-]+", media_id, re.ASCII):
             raise InvalidParam("Not a content URI")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from homeserver.core.errors import InvalidParam
 from homeserver.core.ids import EventId, RoomId, UserId
 from homeserver.core.room_versions import RoomVersion
 
@@ -65,8 +66,6 @@ class Pdu:
 
         `room_id` is handed in, for the create event of version 12 does not name it.
         """
-        content = json["content"]
-        redacts = content.get("redacts") if room_version.redacts_in_content else json.get("redacts")
         return cls(
             event_id=event_id,
             room_version=room_version,
@@ -76,12 +75,22 @@ class Pdu:
             state_key=json.get("state_key"),
             origin_server_ts=json["origin_server_ts"],
             depth=json["depth"],
-            content=content,
+            content=json["content"],
             prev_events=_event_ids(json["prev_events"]),
             auth_events=_event_ids(json["auth_events"]),
-            redacts=EventId(redacts) if json["type"] == "m.room.redaction" and isinstance(redacts, str) else None,
+            redacts=redacts_of(json, room_version),
             json=json,
         )
+
+
+def redacts_of(json: Mapping[str, Any], room_version: RoomVersion) -> EventId | None:
+    """The event that an `m.room.redaction` wants redacted; None for other events and for what is no event id."""
+    if json["type"] != "m.room.redaction":
+        return None
+    try:
+        return EventId.parse((json["content"] if room_version.redacts_in_content else json).get("redacts"))
+    except InvalidParam:
+        return None
 
 
 def _event_ids(references: list[Any]) -> tuple[EventId, ...]:

@@ -94,9 +94,7 @@ _V1: Final = RoomVersion(
     creators_in_control=False,
 )
 _V2: Final = replace(_V1, identifier="2", state_resolution=StateResolution.V2)
-_V3: Final = replace(
-    _V2, identifier="3", event_id_format=EventIdFormat.HASH_BASE64, redaction_checked_on_arrival=True
-)
+_V3: Final = replace(_V2, identifier="3", event_id_format=EventIdFormat.HASH_BASE64, redaction_checked_on_arrival=True)
 _V4: Final = replace(_V3, identifier="4", event_id_format=EventIdFormat.HASH_URL_SAFE)
 _V5: Final = replace(_V4, identifier="5", key_validity_enforced=True)
 _V6: Final = replace(

@@ -71,7 +71,11 @@ def third_party_invite_token(content: Mapping[str, Any]) -> str | None:
 def pdu_auth_slots(pdu: Pdu) -> frozenset[StateKey]:
     """The auth events selection for an event that exists."""
     return auth_event_slots(
-        event_type=pdu.type, sender=pdu.sender, state_key=pdu.state_key, content=pdu.content, room_version=pdu.room_version
+        event_type=pdu.type,
+        sender=pdu.sender,
+        state_key=pdu.state_key,
+        content=pdu.content,
+        room_version=pdu.room_version,
     )
 
 

@@ -1,7 +1,7 @@
 """The power levels of a room as a typed value, read the way the room's version says.
 
-Versions 1 to 9 also accept strings, versions 1 to 5 floats as well, version 10 and later integers alone. From version 12
-on the creators stand above every number.
+Versions 1 to 9 also accept strings, versions 1 to 5 floats as well, version 10 and later integers alone. From version
+12 on the creators stand above every number.
 
 https://spec.matrix.org/v1.19/client-server-api/#mroompower_levels
 """
@@ -163,9 +163,7 @@ class PowerLevels:
             creators = room_creators(create) if room_version.creators_in_control else frozenset()
             return cls.parse(power_levels.content, room_version, creators=creators)
         level = CREATOR_LEVEL if room_version.creators_in_control else _CREATOR_LEVEL_WITHOUT_POWER_LEVELS
-        return cls(
-            named={}, users={}, events={}, notifications={}, creators=room_creators(create), creator_level=level
-        )
+        return cls(named={}, users={}, events={}, notifications={}, creators=room_creators(create), creator_level=level)
 
     def user_level(self, user_id: str) -> Level:
         """The level of a user."""

@@ -52,6 +52,5 @@ def redaction_applies(*, redaction: Pdu, target: Pdu, power_levels: PowerLevels)
 
 
 def _same_domain(one: EventId, other: EventId) -> bool:
-    """Whether two event ids of versions 1 or 2 have the same domain."""
-    domain = one.partition(":")[2]
-    return bool(domain) and domain == other.partition(":")[2]
+    """Whether two event ids of versions 1 or 2 name the same server."""
+    return one.server_name is not None and one.server_name == other.server_name
