@@ -1,10 +1,10 @@
 """An endpoint as data: method, path, who may call it, what it takes, and the function that answers.
 
-HTTP (`http.py`), the WebSocket (`websocket.py`) and the OpenAPI document (`openapi.py`) all read this data; an endpoint's
-function knows none of them.
+HTTP (`http.py`), the WebSocket (`websocket.py`) and the OpenAPI document (`openapi.py`) all read this data; an
+endpoint's function knows none of them.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
@@ -65,9 +65,10 @@ class Request:
         access_token: the token itself, for those who must end or refresh its session.
         ip: the caller's address, from a trusted proxy's header where there is one.
         raw_body: the body as it came.
+        stream: the body as it comes, for endpoints with `body_streamed`; it ends with TooLarge beyond `body_bytes_max`.
         headers: the request's headers, names in lower case.
         method: GET, PUT, POST, DELETE.
-        uri: the path with its query, as it came (signed by other servers).
+        uri: the path with its query, as it came, for `Access.SERVER` (it is what the other server signed).
     """
 
     operation: str
@@ -80,6 +81,7 @@ class Request:
     ip: str = ""
     user_agent: str = ""
     raw_body: bytes = b""
+    stream: AsyncIterator[bytes] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     method: str = "GET"
     uri: str = ""
@@ -159,9 +161,9 @@ class Response:
     """What an endpoint's function answers.
 
     Attributes:
-        body: JSON (it may hold `orjson.Fragment`s), or bytes to be sent as they are.
+        body: JSON (it may hold `orjson.Fragment`s), or bytes, or an async iterator of bytes, to be sent as they are.
         status: the HTTP status.
-        headers: further headers; `Content-Type` only for bytes.
+        headers: further headers; `Content-Type` only for bytes, `Content-Length` only for an iterator.
     """
 
     body: Json = field(default_factory=dict)
@@ -181,13 +183,14 @@ class Endpoint:
     Attributes:
         operation: the specification's operationId in snake_case.
         method: GET, PUT, POST or DELETE.
-        path: with parameters in braces, for example `/_matrix/client/v3/rooms/{room_id}/state`. A last parameter written
-            `{name:path}` takes the rest of the path, slashes and an empty rest included.
+        path: with parameters in braces, for example `/_matrix/client/v3/rooms/{room_id}/state`. A last parameter
+            written `{name:path}` takes the rest of the path, slashes and an empty rest included.
         aliases: older or unstable paths of the same operation, with the same parameters.
         access: who may call it.
         body: the JSON schema of the body; None if it takes none.
         body_required: whether the body may be left out (then `{}`).
         body_bytes_max: the largest body that is read.
+        body_streamed: the function reads the body itself, from `Request.stream` (uploads); there is no schema then.
         rate_limit: the class of rate limit that it counts against.
         writes: it changes something: it runs to its end even if the caller goes away.
         suspended_allowed: suspended accounts may call it.
@@ -204,6 +207,7 @@ class Endpoint:
     body: Schema | None = None
     body_required: bool = True
     body_bytes_max: int = 1024 * 1024
+    body_streamed: bool = False
     rate_limit: RateLimit | None = None
     writes: bool = False
     suspended_allowed: bool = True
@@ -227,6 +231,7 @@ class Section:
         body: Schema | None = None,
         body_required: bool = True,
         body_bytes_max: int = 1024 * 1024,
+        body_streamed: bool = False,
         rate_limit: RateLimit | None = None,
         writes: bool | None = None,
         suspended_allowed: bool = True,
@@ -238,7 +243,7 @@ class Section:
         def declare(function: EndpointFunction) -> EndpointFunction:
             self.endpoints.append(
                 Endpoint(
-                    operation=operation or getattr(function, "__name__", ""),
+                    operation=operation or str(getattr(function, "__name__", "")),
                     method=method,
                     path=path,
                     function=function,
@@ -247,6 +252,7 @@ class Section:
                     body=body,
                     body_required=body_required,
                     body_bytes_max=body_bytes_max,
+                    body_streamed=body_streamed,
                     rate_limit=rate_limit,
                     writes=method != "GET" if writes is None else writes,
                     suspended_allowed=suspended_allowed,

@@ -42,6 +42,7 @@ def words_oracle(pattern: str, text: str) -> bool:
 @example(pattern="*", text="")
 @example(pattern="a*a", text="a")
 @example(pattern="*a?b*", text="aab aaab")
+@example(pattern="*a?*b", text="bab")
 def test_whole_texts_match_as_if_everything_had_been_tried(pattern: str, text: str) -> None:
     assert Glob.compile(pattern).matches(text) == oracle(pattern, text)
 

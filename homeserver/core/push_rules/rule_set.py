@@ -69,7 +69,7 @@ class RuleSet:
     @property
     def is_default(self) -> bool:
         """Whether the user has changed nothing."""
-        return not self.default_changes and not any(self.user_rules.values())
+        return not self.default_changes and not self.user_rules
 
     @property
     def reads_display_name(self) -> bool:
@@ -173,7 +173,7 @@ class RuleSet:
 
     def to_storage(self) -> dict[str, Any]:
         """What the user made and changed, as JSON for `from_storage()`."""
-        rules = {kind.value: [rule.to_storage() for rule in rules] for kind, rules in self.user_rules.items() if rules}
+        rules = {kind.value: [rule.to_storage() for rule in rules] for kind, rules in self.user_rules.items()}
         changes = {}
         for rule_id, change in self.default_changes.items():
             changes[rule_id] = {
@@ -227,7 +227,8 @@ class RuleSet:
         return self
 
     def _with_rules(self, kind: PushRuleKind, rules: Sequence[PushRule]) -> "RuleSet":
-        return RuleSet({**self.user_rules, kind: tuple(rules)}, self.default_changes)
+        changed = {**self.user_rules, kind: tuple(rules)}
+        return RuleSet({kind: rules for kind, rules in changed.items() if rules}, self.default_changes)
 
 
 def _rank(ranked: _Ranked) -> int:
