@@ -46,6 +46,8 @@ CREATE TABLE events (
     transaction_id text,
     -- What the default push rules do with it for a member they treat like any other: an entry of push_actions.
     push_actions_id smallint,
+    -- Raised by every change of the row, so that what is kept in memory elsewhere can be told from what holds.
+    revision integer NOT NULL DEFAULT 0,
     -- The event as clients see it, and the rest of what servers exchange. Both together are the event; neither repeats
     -- the other.
     client_json text NOT NULL,
@@ -55,9 +57,20 @@ COMMENT ON TABLE events IS 'Every event. Bound: history; swept by retention, pur
 CREATE INDEX events_position ON events (position) WHERE position IS NOT NULL;
 CREATE INDEX events_room_position ON events (room_nid, position, event_nid) WHERE position IS NOT NULL;
 CREATE INDEX events_room_topological ON events (room_nid, topological, event_nid) WHERE topological IS NOT NULL;
+-- Jumping to a date.
+CREATE INDEX events_room_time ON events (room_nid, origin_server_ts, event_nid) WHERE topological IS NOT NULL;
 CREATE UNIQUE INDEX events_transaction ON events (sender, device_id, room_nid, transaction_id, (type = 'm.room.redaction'))
     WHERE transaction_id IS NOT NULL;
+-- The history of one place in the state: what preceded an event there, and what followed it.
+CREATE INDEX events_state ON events (room_nid, type, state_key, event_nid) WHERE state_key IS NOT NULL;
 CREATE INDEX events_redacted_by ON events (redacted_by) WHERE redacted_by IS NOT NULL;
+
+-- An event with all that is needed to show it to clients.
+CREATE VIEW stored_events AS
+    SELECT e.event_nid, e.event_id, e.room_nid, r.room_id, e.position, e.topological, e.state_id, e.depth,
+        e.origin_server_ts, e.type, e.state_key, e.sender, e.rejected, e.soft_failed, e.redacted_by, e.thread_root,
+        e.device_id, e.transaction_id, e.push_actions_id, e.revision, e.client_json
+    FROM events e JOIN rooms r USING (room_nid);
 
 CREATE TABLE state_slots (
     slot_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -74,10 +87,12 @@ CREATE TABLE state_snapshots (
     state_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     room_nid integer NOT NULL,
     parent_id bigint,
-    -- The sum of the hashes of all its entries: equal states are one row, however they came about.
-    fingerprint bytea NOT NULL,
+    -- The sum of the hashes of all entries of the state (not of the difference): equal states are one row, however they
+    -- came about.
+    fingerprint bigint[] NOT NULL,
+    -- How many entries the difference has; here so that it can be asked without reading a long one.
     entry_count integer NOT NULL,
-    -- Slot and event of each entry that differs from the parent; event 0 says that the slot is empty.
+    -- Slot and event of each entry that differs from the parent, by slot; event 0 says that the slot is empty.
     slot_ids integer[] NOT NULL,
     event_nids bigint[] NOT NULL,
     UNIQUE (room_nid, fingerprint)
@@ -156,3 +171,374 @@ CREATE TABLE relations (
 );
 COMMENT ON TABLE relations IS 'Events that relate to another by m.relates_to; removed when the event is redacted. Bound: events.';
 CREATE INDEX relations_target ON relations (relates_to, rel_type, event_nid);
+-- The threads of a room.
+CREATE INDEX relations_threads ON relations (room_nid, relates_to) WHERE rel_type = 'm.thread';
+
+
+-- The weight of one entry in the fingerprint of a state: three numbers of 62 bits, nothing for an empty slot. Outsiders do
+-- not learn the integers that are hashed, so they cannot search for states that collide.
+CREATE FUNCTION state_entry_weight(slot_id integer, event_nid bigint) RETURNS bigint[]
+IMMUTABLE PARALLEL SAFE LANGUAGE sql AS $$
+    SELECT CASE WHEN event_nid = 0 THEN '{0,0,0}'::bigint[] ELSE ARRAY (
+        SELECT ('x' || encode(substring(digest FROM 1 + 8 * lane FOR 8), 'hex'))::bit(64)::bigint & 4611686018427387903
+        FROM sha256(int4send(slot_id) || int8send(event_nid)) AS digest, generate_series(0, 2) AS lane
+        ORDER BY lane
+    ) END
+$$;
+
+-- The entries of a snapshot at some slots; empty slots are absent.
+CREATE FUNCTION state_entries(of_state_id bigint, of_slot_ids integer[])
+RETURNS TABLE (slot_id integer, event_nid bigint) STABLE LANGUAGE sql AS $$
+    WITH RECURSIVE chain AS (
+        SELECT s.parent_id, s.slot_ids, s.event_nids, 0 AS distance
+        FROM state_snapshots s WHERE s.state_id = of_state_id
+        UNION ALL
+        SELECT s.parent_id, s.slot_ids, s.event_nids, chain.distance + 1
+        FROM chain JOIN state_snapshots s ON s.state_id = chain.parent_id
+    ), nearest AS (
+        SELECT DISTINCT ON (entry.slot_id) entry.slot_id, entry.event_nid
+        FROM chain, unnest(chain.slot_ids, chain.event_nids) AS entry (slot_id, event_nid)
+        WHERE entry.slot_id = ANY (of_slot_ids)
+        ORDER BY entry.slot_id, chain.distance
+    )
+    SELECT nearest.slot_id, nearest.event_nid FROM nearest WHERE nearest.event_nid <> 0
+$$;
+
+-- Finds or makes the snapshot that differs from `base_id` (NULL: from the empty state) in the given slots.
+-- `old_event_nids` says what stands there in the base, `new_event_nids` what shall; 0 is an empty slot. The caller holds
+-- the lock of the room's row.
+CREATE FUNCTION derive_state(
+    of_room_nid integer, base_id bigint, changed_slot_ids integer[], old_event_nids bigint[], new_event_nids bigint[]
+) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    lanes bigint[];
+    base state_snapshots%ROWTYPE;
+    ancestor_id bigint := base_id;
+    own_slot_ids integer[] := changed_slot_ids;
+    own_event_nids bigint[] := new_event_nids;
+    found_id bigint;
+BEGIN
+    SELECT fingerprint INTO lanes FROM state_snapshots WHERE state_id = base_id;
+    SELECT ARRAY[
+        mod(mod(coalesce(sum(n[1]::numeric - o[1]), 0) + coalesce(lanes[1], 0), 4611686018427387904) + 4611686018427387904, 4611686018427387904)::bigint,
+        mod(mod(coalesce(sum(n[2]::numeric - o[2]), 0) + coalesce(lanes[2], 0), 4611686018427387904) + 4611686018427387904, 4611686018427387904)::bigint,
+        mod(mod(coalesce(sum(n[3]::numeric - o[3]), 0) + coalesce(lanes[3], 0), 4611686018427387904) + 4611686018427387904, 4611686018427387904)::bigint
+    ] INTO lanes
+    FROM unnest(changed_slot_ids, old_event_nids, new_event_nids) AS change (slot_id, old_nid, new_nid),
+        state_entry_weight(slot_id, old_nid) AS o, state_entry_weight(slot_id, new_nid) AS n;
+
+    SELECT state_id INTO found_id FROM state_snapshots WHERE room_nid = of_room_nid AND fingerprint = lanes;
+    IF FOUND THEN
+        RETURN found_id;
+    END IF;
+
+    LOOP
+        SELECT * INTO base FROM state_snapshots WHERE state_id = ancestor_id;
+        EXIT WHEN NOT FOUND OR 2 * cardinality(own_slot_ids) < base.entry_count;
+        SELECT coalesce(array_agg(slot_id ORDER BY slot_id), '{}'), coalesce(array_agg(event_nid ORDER BY slot_id), '{}')
+        INTO own_slot_ids, own_event_nids
+        FROM (
+            SELECT DISTINCT ON (slot_id) slot_id, event_nid
+            FROM (
+                SELECT slot_id, event_nid, 0 AS distance
+                FROM unnest(own_slot_ids, own_event_nids) AS own (slot_id, event_nid)
+                UNION ALL
+                SELECT slot_id, event_nid, 1
+                FROM unnest(base.slot_ids, base.event_nids) AS absorbed (slot_id, event_nid)
+            ) AS both_differences
+            ORDER BY slot_id, distance
+        ) AS difference
+        -- Without a parent there is nothing that an empty slot would have to hide.
+        WHERE event_nid <> 0 OR base.parent_id IS NOT NULL;
+        ancestor_id := base.parent_id;
+    END LOOP;
+
+    INSERT INTO state_snapshots (room_nid, parent_id, fingerprint, entry_count, slot_ids, event_nids)
+    VALUES (of_room_nid, ancestor_id, lanes, cardinality(own_slot_ids), own_slot_ids, own_event_nids)
+    RETURNING state_id INTO found_id;
+    RETURN found_id;
+END
+$$;
+
+-- What append_events takes. A reference to an event is its event_nid, or -n for the n-th event of the same call.
+CREATE TYPE new_event AS (
+    event_id text,
+    type text,
+    state_key text,
+    sender text,
+    depth bigint,
+    origin_server_ts bigint,
+    client_json text,
+    federation_json text,
+    prev_events bigint[],
+    auth_events bigint[],
+    rejected text,
+    soft_failed boolean,
+    thread_root text,
+    device_id text,
+    transaction_id text,
+    push_actions_id smallint
+);
+-- A change of the current state; event 0 empties the slot. `membership` is NULL but for members.
+CREATE TYPE state_change AS (
+    type text,
+    state_key text,
+    event bigint,
+    membership text,
+    sender text,
+    is_local boolean
+);
+CREATE TYPE summary_change AS (name text, value text);
+CREATE TYPE new_relation AS (event bigint, relates_to text, rel_type text, key text);
+-- A stored event that gets another text, if its revision is still this one; `redacted_by` is NULL if it is not redacted now.
+CREATE TYPE replaced_event AS (
+    event_nid bigint,
+    revision integer,
+    redacted_by text,
+    client_json text,
+    federation_json text
+);
+CREATE TYPE new_push_exception AS (event bigint, user_id text, actions_id smallint, notify boolean, highlight boolean);
+
+-- The memberships that follow from changes of the current state, and the counts of members in the room's summary.
+CREATE FUNCTION change_memberships(of_room_nid integer, nids bigint[], state_changes state_change[])
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE room_summaries s SET
+        joined_members = s.joined_members + delta.joined,
+        invited_members = s.invited_members + delta.invited,
+        local_joined_members = s.local_joined_members + delta.local_joined
+    FROM (
+        SELECT
+            coalesce(sum((c.membership = 'join')::integer - coalesce(m.membership = 'join', false)::integer), 0) AS joined,
+            coalesce(sum((c.membership = 'invite')::integer - coalesce(m.membership = 'invite', false)::integer), 0)
+                AS invited,
+            coalesce(sum((c.membership = 'join')::integer - coalesce(m.membership = 'join', false)::integer)
+                FILTER (WHERE c.is_local), 0) AS local_joined
+        FROM unnest(state_changes) c
+        LEFT JOIN memberships m ON m.user_id = c.state_key AND m.room_nid = of_room_nid
+        WHERE c.membership IS NOT NULL
+    ) AS delta
+    WHERE s.room_nid = of_room_nid AND (delta.joined, delta.invited, delta.local_joined) <> (0, 0, 0);
+
+    INSERT INTO memberships (user_id, room_nid, membership, event_nid, sender)
+    SELECT c.state_key, of_room_nid, c.membership, CASE WHEN c.event < 0 THEN nids[-c.event] ELSE c.event END, c.sender
+    FROM unnest(state_changes) c WHERE c.membership IS NOT NULL
+    ON CONFLICT (user_id, room_nid) DO UPDATE SET
+        membership = excluded.membership,
+        -- A membership that resolution took away has no event: the last one stays.
+        event_nid = coalesce(nullif(excluded.event_nid, 0), memberships.event_nid),
+        sender = excluded.sender,
+        forgotten = false,
+        position = stream_position();
+
+    INSERT INTO membership_changes (user_id, room_nid, membership, event_nid)
+    SELECT c.state_key, of_room_nid, c.membership, CASE WHEN c.event < 0 THEN nids[-c.event] ELSE c.event END
+    FROM unnest(state_changes) c WHERE c.membership IS NOT NULL AND c.is_local;
+END
+$$;
+
+-- Sets columns of a room's summary by their names.
+CREATE FUNCTION change_summary(of_room_nid integer, summary_changes summary_change[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    names text[] := ARRAY (SELECT c.name FROM unnest(summary_changes) WITH ORDINALITY AS c ORDER BY c.ordinality);
+    new_values text[] := ARRAY (SELECT c.value FROM unnest(summary_changes) WITH ORDINALITY AS c ORDER BY c.ordinality);
+BEGIN
+    UPDATE room_summaries s SET
+        name = CASE WHEN 'name' = ANY (names) THEN new_values[array_position(names, 'name')] ELSE s.name END,
+        topic = CASE WHEN 'topic' = ANY (names) THEN new_values[array_position(names, 'topic')] ELSE s.topic END,
+        avatar_url = CASE WHEN 'avatar_url' = ANY (names) THEN new_values[array_position(names, 'avatar_url')]
+            ELSE s.avatar_url END,
+        canonical_alias = CASE WHEN 'canonical_alias' = ANY (names)
+            THEN new_values[array_position(names, 'canonical_alias')] ELSE s.canonical_alias END,
+        join_rule = CASE WHEN 'join_rule' = ANY (names) THEN new_values[array_position(names, 'join_rule')]
+            ELSE s.join_rule END,
+        history_visibility = CASE WHEN 'history_visibility' = ANY (names)
+            THEN new_values[array_position(names, 'history_visibility')] ELSE s.history_visibility END,
+        guest_access = CASE WHEN 'guest_access' = ANY (names) THEN new_values[array_position(names, 'guest_access')]
+            ELSE s.guest_access END,
+        room_type = CASE WHEN 'room_type' = ANY (names) THEN new_values[array_position(names, 'room_type')]
+            ELSE s.room_type END,
+        encryption = CASE WHEN 'encryption' = ANY (names) THEN new_values[array_position(names, 'encryption')]
+            ELSE s.encryption END
+    WHERE s.room_nid = of_room_nid;
+END
+$$;
+
+-- Adds events to a room, each the successor of the one before, with all that follows from them. It writes nothing and
+-- returns `is_appended` = false if the room is not as the caller saw it.
+--
+-- state_before_id      the state before the one event, from elsewhere; NULL: the events follow the current state and
+--                      become part of it
+-- expected_extremities the room's forward extremities must be among these; NULL: whatever they are
+-- state_changes        how the current state changes, one entry for each slot
+-- is_state_forked      raises state_version even if the current state stays as it is
+CREATE FUNCTION append_events(
+    of_room_nid integer,
+    expected_state_version bigint,
+    expected_extremities bigint[],
+    state_before_id bigint,
+    is_state_forked boolean,
+    new_events new_event[],
+    state_changes state_change[],
+    summary_changes summary_change[],
+    new_relations new_relation[],
+    replaced_events replaced_event[],
+    push_exceptions new_push_exception[],
+    OUT is_appended boolean,
+    OUT position_written bigint,
+    OUT state_version bigint,
+    OUT state_id bigint,
+    OUT event_nids bigint[],
+    OUT extremity_nids bigint[],
+    OUT extremity_ids text[],
+    OUT extremity_depths bigint[]
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    room rooms%ROWTYPE;
+    one new_event;
+    line_id bigint;
+    last_topological bigint;
+    slot integer;
+    old_event_nid bigint;
+    nid bigint;
+    nids bigint[] := '{}';
+    last_accepted bigint;
+    is_accepted boolean;
+    slots integer[];
+    new_nids bigint[];
+    old_nids bigint[];
+BEGIN
+    -- The first write of the transaction: its position is taken now, so positions follow the order of event_nid.
+    SELECT * INTO room FROM rooms r WHERE r.room_nid = of_room_nid FOR NO KEY UPDATE;
+    is_appended := room.state_version = expected_state_version
+        AND (expected_extremities IS NULL OR room.forward_extremities <@ expected_extremities);
+    IF is_appended AND cardinality(replaced_events) > 0 THEN
+        is_appended := NOT EXISTS (
+            SELECT FROM unnest(replaced_events) n JOIN events e USING (event_nid) WHERE e.revision <> n.revision
+        );
+    END IF;
+    IF is_appended IS NOT TRUE THEN
+        is_appended := false;
+        RETURN;
+    END IF;
+    position_written := stream_position();
+
+    -- In one order everywhere, for two rooms may add the same slots at the same time.
+    IF cardinality(state_changes) > 0 THEN
+        INSERT INTO state_slots (type, state_key)
+        SELECT c.type, c.state_key FROM unnest(state_changes) c
+        WHERE NOT EXISTS (SELECT FROM state_slots s WHERE s.type = c.type AND s.state_key = c.state_key)
+        ORDER BY c.type, c.state_key
+        ON CONFLICT DO NOTHING;
+    END IF;
+
+    SELECT coalesce(max(e.topological), 0) INTO last_topological
+    FROM events e WHERE e.event_nid = ANY (room.forward_extremities || new_events[1].prev_events);
+    line_id := coalesce(state_before_id, room.state_id);
+    IF line_id IS NULL THEN
+        line_id := derive_state(of_room_nid, NULL, '{}', '{}', '{}');
+    END IF;
+
+    FOREACH one IN ARRAY new_events LOOP
+        is_accepted := one.rejected IS NULL AND NOT one.soft_failed;
+        IF is_accepted THEN
+            last_topological := last_topological + 1;
+        END IF;
+        INSERT INTO events (
+            event_id, room_nid, position, topological, depth, origin_server_ts, type, state_key, sender, state_id,
+            prev_event_nids, auth_event_nids, rejected, soft_failed, thread_root, device_id, transaction_id,
+            push_actions_id, client_json, federation_json
+        ) VALUES (
+            one.event_id, of_room_nid,
+            CASE WHEN is_accepted THEN position_written END,
+            CASE WHEN is_accepted THEN last_topological END,
+            one.depth, one.origin_server_ts, one.type, one.state_key, one.sender, line_id,
+            ARRAY (SELECT CASE WHEN n < 0 THEN nids[-n] ELSE n END FROM unnest(one.prev_events) AS n),
+            ARRAY (SELECT CASE WHEN n < 0 THEN nids[-n] ELSE n END FROM unnest(one.auth_events) AS n),
+            one.rejected, one.soft_failed, one.thread_root, one.device_id, one.transaction_id,
+            one.push_actions_id, one.client_json, one.federation_json
+        ) RETURNING event_nid INTO nid;
+        nids := nids || nid;
+        IF is_accepted THEN
+            last_accepted := nid;
+        END IF;
+        IF is_accepted AND one.state_key IS NOT NULL AND state_before_id IS NULL THEN
+            SELECT s.slot_id INTO slot FROM state_slots s WHERE s.type = one.type AND s.state_key = one.state_key;
+            SELECT c.event_nid INTO old_event_nid
+            FROM current_state c WHERE c.room_nid = of_room_nid AND c.slot_id = slot;
+            line_id := derive_state(of_room_nid, line_id, ARRAY[slot], ARRAY[coalesce(old_event_nid, 0)], ARRAY[nid]);
+            INSERT INTO current_state (room_nid, slot_id, event_nid) VALUES (of_room_nid, slot, nid)
+            ON CONFLICT (room_nid, slot_id) DO UPDATE SET event_nid = excluded.event_nid;
+        END IF;
+    END LOOP;
+
+    IF cardinality(state_changes) > 0 OR is_state_forked THEN
+        state_version := room.state_version + 1;
+    ELSE
+        state_version := room.state_version;
+    END IF;
+    IF cardinality(state_changes) = 0 THEN
+        state_id := coalesce(room.state_id, line_id);
+    ELSE
+        IF state_before_id IS NULL THEN
+            state_id := line_id;
+        ELSE
+            SELECT array_agg(s.slot_id), array_agg(coalesce(c.event_nid, 0)),
+                array_agg(CASE WHEN n.event < 0 THEN nids[-n.event] ELSE n.event END)
+            INTO slots, old_nids, new_nids
+            FROM unnest(state_changes) n
+            JOIN state_slots s ON s.type = n.type AND s.state_key = n.state_key
+            LEFT JOIN current_state c ON c.room_nid = of_room_nid AND c.slot_id = s.slot_id;
+            state_id := derive_state(of_room_nid, room.state_id, slots, old_nids, new_nids);
+            DELETE FROM current_state c USING unnest(slots, new_nids) AS n (slot_id, event_nid)
+            WHERE c.room_nid = of_room_nid AND c.slot_id = n.slot_id AND n.event_nid = 0;
+            INSERT INTO current_state (room_nid, slot_id, event_nid)
+            SELECT of_room_nid, n.slot_id, n.event_nid FROM unnest(slots, new_nids) AS n (slot_id, event_nid)
+            WHERE n.event_nid <> 0
+            ON CONFLICT (room_nid, slot_id) DO UPDATE SET event_nid = excluded.event_nid;
+        END IF;
+        INSERT INTO state_history (room_nid, state_id) VALUES (of_room_nid, state_id);
+        PERFORM change_memberships(of_room_nid, nids, state_changes);
+    END IF;
+    IF cardinality(summary_changes) > 0 THEN
+        PERFORM change_summary(of_room_nid, summary_changes);
+    END IF;
+
+    IF last_accepted IS NULL THEN
+        extremity_nids := room.forward_extremities;
+    ELSE
+        extremity_nids := ARRAY (
+            SELECT n FROM unnest(room.forward_extremities) AS n WHERE n <> ALL (new_events[1].prev_events)
+        ) || last_accepted;
+    END IF;
+    UPDATE rooms r SET forward_extremities = extremity_nids, state_version = append_events.state_version,
+        state_id = append_events.state_id
+    WHERE r.room_nid = of_room_nid;
+
+    IF cardinality(new_relations) > 0 THEN
+        INSERT INTO relations (event_nid, room_nid, relates_to, rel_type, key)
+        SELECT nids[-n.event], of_room_nid, n.relates_to, n.rel_type, n.key FROM unnest(new_relations) n;
+    END IF;
+    IF cardinality(replaced_events) > 0 THEN
+        UPDATE events e SET redacted_by = coalesce(n.redacted_by, e.redacted_by), client_json = n.client_json,
+            federation_json = n.federation_json, revision = e.revision + 1,
+            thread_root = CASE WHEN n.redacted_by IS NULL THEN e.thread_root END
+        FROM unnest(replaced_events) n WHERE e.event_nid = n.event_nid;
+        DELETE FROM relations r USING unnest(replaced_events) n
+        WHERE r.event_nid = n.event_nid AND n.redacted_by IS NOT NULL;
+    END IF;
+    IF cardinality(push_exceptions) > 0 THEN
+        INSERT INTO event_push_exceptions (user_id, room_nid, event_nid, actions_id, notify, highlight, thread_root)
+        SELECT n.user_id, of_room_nid, nids[-n.event], n.actions_id, n.notify, n.highlight, new_events[-n.event].thread_root
+        FROM unnest(push_exceptions) n;
+    END IF;
+
+    event_nids := nids;
+    SELECT array_agg(e.event_nid ORDER BY e.event_nid), array_agg(e.event_id ORDER BY e.event_nid),
+        array_agg(e.depth ORDER BY e.event_nid)
+    INTO extremity_nids, extremity_ids, extremity_depths
+    FROM events e WHERE e.event_nid = ANY (extremity_nids);
+END
+$$;

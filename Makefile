@@ -1,0 +1,73 @@
+# Needs Python 3.11 or newer with pip, and make. Everything else is installed into .venv on first use.
+
+PYTHON ?= python3
+DEV_DIR ?= dev
+PYTEST_OPTIONS ?= -n auto --maxprocesses 4 --dist loadfile
+
+VENV := .venv
+BIN := $(VENV)/bin
+MADE := $(VENV)/.made
+CODE := homeserver client_api federation storage tests synapse_compat_tests
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test check format fix lint types layers compat bench docs constraints clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(MADE) $(DEV_DIR)/config.yaml ## Run a server for development on http://127.0.0.1:8008
+	@echo
+	@echo "Heliograph starts on http://127.0.0.1:8008 with its data in $(DEV_DIR)/. It is ready when /health answers 200."
+	@echo "The first account, from another terminal:"
+	@echo "  $(BIN)/homeserver user create admin --password change-me --admin -c $(DEV_DIR)/config.yaml"
+	@echo "Anybody on this machine may also register with a Matrix client. Ctrl-C stops the server."
+	@echo
+	@exec $(BIN)/homeserver run -c $(DEV_DIR)/config.yaml
+
+$(DEV_DIR)/config.yaml: | $(MADE)
+	@mkdir -p $(DEV_DIR)
+	@$(BIN)/homeserver generate-config --server-name localhost --data-dir ./data --development > $@
+
+test: $(MADE) ## Run the tests (PYTEST_OPTIONS changes how, TESTS which)
+	@$(BIN)/pytest $(PYTEST_OPTIONS) $(TESTS)
+
+check: lint types test ## Run all that is checked before a change goes in (the layers are among the tests)
+
+lint: $(MADE) ## Check format and style
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
+
+types: $(MADE) ## Check the types
+	@$(BIN)/mypy
+
+layers: $(MADE) ## Check that imports point down
+	@$(BIN)/lint-imports
+
+format: $(MADE) ## Format the code, and mend what can be mended
+	@$(BIN)/ruff check --fix-only --quiet $(CODE)
+	@$(BIN)/ruff format $(CODE)
+
+docs: $(MADE) ## Make the generated documents again
+	@$(BIN)/homeserver config-reference > docs/configuration.md
+	@$(BIN)/homeserver generate-config --server-name example.org > config.yaml
+
+constraints: ## Choose the newest versions of all dependencies, into constraints.txt
+	@$(PYTHON) -m venv --clear .venv-constraints
+	@.venv-constraints/bin/pip install --quiet --editable '.[dev]'
+	@sed '/^[^#]/d' constraints.txt > .venv-constraints/new.txt
+	@.venv-constraints/bin/pip freeze --exclude-editable --all | grep -v '^pip==' >> .venv-constraints/new.txt
+	@mv .venv-constraints/new.txt constraints.txt
+	@rm -r .venv-constraints
+
+clean: ## Remove what was made, but not the data in dev/
+	@rm -rf $(VENV) .venv-synapse .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build dist
+	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
+
+# Made once, and again when what it is made of changes.
+$(MADE): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	@$(PYTHON) -m venv $(VENV)
+	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install -qq --disable-pip-version-check --editable '.[dev]'
+	@touch $@

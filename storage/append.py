@@ -1,0 +1,217 @@
+"""Writing events: the one call of the stored function `append_events`, which does all of it or nothing.
+
+Who calls it, and why a room may have changed meanwhile, is told in `homeserver/services/rooms/append.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from homeserver.core.ids import EventId
+from storage.database import Connection
+
+
+class RoomChanged(Exception):
+    """The room is not as the events were made for: read it again and make them anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event to be added.
+
+    `prev_events` and `auth_events` refer to events by `event_nid`, or by -n to the n-th event of the same call.
+
+    Attributes:
+        client_json: the event as clients see it; its last member is `unsigned`.
+        federation_json: what else other servers know of it (`federation_remainder`).
+        rejected: why it failed authorization.
+    """
+
+    event_id: str
+    type: str
+    state_key: str | None
+    sender: str
+    depth: int
+    origin_server_ts: int
+    client_json: str
+    federation_json: str
+    prev_events: Sequence[int]
+    auth_events: Sequence[int]
+    rejected: str | None = None
+    soft_failed: bool = False
+    thread_root: str | None = None
+    device_id: str | None = None
+    transaction_id: str | None = None
+    push_actions_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChange:
+    """A change of the current state at one slot.
+
+    Attributes:
+        event: which event stands there now, as in `NewEvent`; 0 for none.
+        membership: what an `m.room.member` event of a user says; None for everything else.
+        sender: of the event.
+        is_local: the member is a user of this server.
+    """
+
+    type: str
+    state_key: str
+    event: int
+    membership: str | None
+    sender: str
+    is_local: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewRelation:
+    """An event of this call (-n for the n-th) that relates to another."""
+
+    event: int
+    relates_to: str
+    rel_type: str
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacedEvent:
+    """A stored event that gets another text.
+
+    Attributes:
+        revision: the one that the new text was made from.
+        redacted_by: the event that redacts it; None if only its `unsigned` changes.
+    """
+
+    event_nid: int
+    revision: int
+    redacted_by: str | None
+    client_json: str
+    federation_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class PushException:
+    """A member for whom an event of this call (-n for the n-th) does something else than for most."""
+
+    event: int
+    user_id: str
+    actions_id: int
+    notify: bool
+    highlight: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What one call adds to a room: events, each the successor of the one before, and what follows from them.
+
+    Attributes:
+        state_version: the room must still have this one.
+        extremities: the room must have no forward extremities but these; None if it may have any.
+        state_before_id: the state before the one event, which comes from elsewhere; None if the events follow the
+            current state.
+        is_state_forked: raises `state_version` even if the current state stays as it is.
+        state_changes: how the current state changes, one entry for each slot.
+        summary_changes: columns of the room's summary, with their new values.
+    """
+
+    room_nid: int
+    state_version: int
+    events: Sequence[NewEvent]
+    extremities: Sequence[int] | None = None
+    state_before_id: int | None = None
+    is_state_forked: bool = False
+    state_changes: Sequence[StateChange] = ()
+    summary_changes: Sequence[tuple[str, str | None]] = ()
+    relations: Sequence[NewRelation] = ()
+    replaced_events: Sequence[ReplacedEvent] = ()
+    push_exceptions: Sequence[PushException] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Extremity:
+    """An event that nothing follows yet."""
+
+    event_nid: int
+    event_id: EventId
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What a call has written, and how the room is now."""
+
+    position: int
+    event_nids: Sequence[int]
+    state_version: int
+    state_id: int
+    extremities: Sequence[Extremity]
+
+
+SELECT_APPEND_EVENTS: Final = """
+    SELECT is_appended, position_written, state_version, state_id, event_nids,
+        extremity_nids, extremity_ids, extremity_depths
+    FROM append_events(
+        $1, $2, $3, $4, $5, $6::new_event[], $7::state_change[], $8::summary_change[], $9::new_relation[],
+        $10::replaced_event[], $11::new_push_exception[]
+    )
+"""
+
+
+async def append_events(conn: Connection, batch: Batch) -> Appended:
+    """Adds events to a room. As one statement it may also stand alone, without a transaction around it.
+
+    Raises:
+        RoomChanged: the room is not as the batch has it; nothing was written.
+        UniqueViolation: by `events_transaction` there is an event of that transaction id already, by
+            `events_event_id_key` one with that id.
+    """
+    row = await conn.fetchrow(
+        SELECT_APPEND_EVENTS,
+        batch.room_nid,
+        batch.state_version,
+        batch.extremities,
+        batch.state_before_id,
+        batch.is_state_forked,
+        [_event_tuple(event) for event in batch.events],
+        [(c.type, c.state_key, c.event, c.membership, c.sender, c.is_local) for c in batch.state_changes],
+        batch.summary_changes,
+        [(r.event, r.relates_to, r.rel_type, r.key) for r in batch.relations],
+        [(r.event_nid, r.revision, r.redacted_by, r.client_json, r.federation_json) for r in batch.replaced_events],
+        [(p.event, p.user_id, p.actions_id, p.notify, p.highlight) for p in batch.push_exceptions],
+    )
+    if row is None or not row["is_appended"]:
+        raise RoomChanged
+    return Appended(
+        position=row["position_written"],
+        event_nids=row["event_nids"],
+        state_version=row["state_version"],
+        state_id=row["state_id"],
+        extremities=tuple(
+            Extremity(event_nid, EventId(event_id), depth)
+            for event_nid, event_id, depth in zip(
+                row["extremity_nids"], row["extremity_ids"], row["extremity_depths"], strict=True
+            )
+        ),
+    )
+
+
+def _event_tuple(event: NewEvent) -> tuple[object, ...]:
+    return (
+        event.event_id,
+        event.type,
+        event.state_key,
+        event.sender,
+        event.depth,
+        event.origin_server_ts,
+        event.client_json,
+        event.federation_json,
+        event.prev_events,
+        event.auth_events,
+        event.rejected,
+        event.soft_failed,
+        event.thread_root,
+        event.device_id,
+        event.transaction_id,
+        event.push_actions_id,
+    )

@@ -1,0 +1,55 @@
+"""Leases: rows that say which process does now what only one may do. Time is the database's clock, the same for all.
+
+A holder renews before the expiry; one that cannot must stop before it, by its own measure of time. What is written
+under a lease is guarded besides (`storage.followers`), for a holder may be late to notice.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from storage.database import Connection
+
+ACQUIRE_LEASES: Final = """
+    INSERT INTO leases (name, holder, expires_at)
+    SELECT name, $2, clock_timestamp() + $3 * interval '1 millisecond' FROM unnest($1::text[]) AS name ORDER BY name
+    ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
+        WHERE leases.holder = excluded.holder OR leases.expires_at < clock_timestamp()
+    RETURNING name
+"""
+
+
+async def acquire_leases(conn: Connection, names: Collection[str], *, holder: str, duration_ms: int) -> frozenset[str]:
+    """Takes those leases that are free, expired, or the holder's own (which renews them); returns their names."""
+    rows = await conn.fetch(ACQUIRE_LEASES, sorted(names), holder, duration_ms)
+    return frozenset(row["name"] for row in rows)
+
+
+RENEW_LEASES: Final = """
+    UPDATE leases SET expires_at = clock_timestamp() + $3 * interval '1 millisecond'
+    WHERE name = ANY ($1::text[]) AND holder = $2
+    RETURNING name
+"""
+
+
+async def renew_leases(conn: Connection, names: Collection[str], *, holder: str, duration_ms: int) -> frozenset[str]:
+    """Moves the expiry of those leases that are still the holder's; returns their names. The others are lost."""
+    rows = await conn.fetch(RENEW_LEASES, list(names), holder, duration_ms)
+    return frozenset(row["name"] for row in rows)
+
+
+DELETE_LEASES: Final = "DELETE FROM leases WHERE name = ANY ($1::text[]) AND holder = $2"
+
+
+async def delete_leases(conn: Connection, names: Collection[str], *, holder: str) -> None:
+    """Gives leases back, so that others need not wait for the expiry."""
+    await conn.execute(DELETE_LEASES, list(names), holder)
+
+
+SELECT_LEASES: Final = """
+    SELECT name, holder FROM leases WHERE name = ANY ($1::text[]) AND expires_at >= clock_timestamp() ORDER BY name
+"""
+
+
+async def list_leases(conn: Connection, names: Sequence[str]) -> dict[str, str]:
+    """The holders of those leases that are held now, by name."""
+    return {row["name"]: row["holder"] for row in await conn.fetch(SELECT_LEASES, list(names))}

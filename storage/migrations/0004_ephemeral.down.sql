@@ -1,0 +1,1 @@
+DROP TABLE presence_sources, presence, typing_rooms, typing, receipts;

@@ -1,0 +1,1 @@
+DROP TABLE event_push_exceptions, push_actions;

@@ -1,0 +1,1 @@
+DROP TABLE device_list_changes, to_device_messages;

@@ -1,0 +1,75 @@
+"""Reading what an event is made on: the ends of a room's graph and entries of its current state, in one statement."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from homeserver.core.ids import EventId, RoomId
+from homeserver.core.pdu import Pdu, StateKey
+from homeserver.core.room_versions import RoomVersion, room_version_named
+from storage.append import Extremity
+from storage.database import Connection
+from storage.events import stored_pdu
+
+
+@dataclass(frozen=True, slots=True)
+class RoomHead:
+    """A room as it is at one moment.
+
+    Attributes:
+        state_id: the snapshot of the current state; None while this server has no part in the room.
+        entries: the slots that were asked for, each with its event's number and the event; None if it is empty.
+    """
+
+    room_nid: int
+    room_version: RoomVersion
+    state_version: int
+    state_id: int | None
+    extremities: tuple[Extremity, ...]
+    entries: Mapping[StateKey, tuple[int, Pdu] | None]
+
+    def find(self, slot: StateKey) -> Pdu | None:
+        """The event at a slot that was asked for; None if the slot is empty."""
+        entry = self.entries[slot]
+        return None if entry is None else entry[1]
+
+
+SELECT_HEAD: Final = """
+    WITH room AS MATERIALIZED (
+        SELECT r.room_id, r.room_nid, r.room_version, r.state_version, r.state_id, ends.nids, ends.ids, ends.depths
+        FROM rooms r, LATERAL (
+            SELECT array_agg(e.event_nid) AS nids, array_agg(e.event_id) AS ids, array_agg(e.depth) AS depths
+            FROM events e WHERE e.event_nid = ANY (r.forward_extremities)
+        ) AS ends
+        WHERE r.room_id = $1
+    )
+    SELECT room.*, s.type, s.state_key, e.event_nid, e.event_id, e.client_json, e.federation_json
+    FROM room
+    LEFT JOIN unnest($2::text[], $3::text[]) AS wanted (type, state_key) ON true
+    LEFT JOIN state_slots s ON s.type = wanted.type AND s.state_key = wanted.state_key
+    LEFT JOIN current_state c ON c.room_nid = room.room_nid AND c.slot_id = s.slot_id
+    LEFT JOIN events e ON e.event_nid = c.event_nid
+"""
+
+
+async def find_head(conn: Connection, room_id: RoomId, slots: Collection[StateKey]) -> RoomHead | None:
+    """A room with entries of its current state; None if the room is not known."""
+    types = [event_type for event_type, _ in slots]
+    state_keys = [state_key for _, state_key in slots]
+    rows = await conn.fetch(SELECT_HEAD, room_id, types, state_keys)
+    if not rows:
+        return None
+    first = rows[0]
+    entries: dict[StateKey, tuple[int, Pdu] | None] = dict.fromkeys(slots)
+    for row in rows:
+        if row["event_nid"] is not None:
+            entries[(row["type"], row["state_key"])] = (row["event_nid"], stored_pdu(row))
+    ends = zip(first["nids"] or (), first["ids"] or (), first["depths"] or (), strict=True)
+    return RoomHead(
+        room_nid=first["room_nid"],
+        room_version=room_version_named(first["room_version"]),
+        state_version=first["state_version"],
+        state_id=first["state_id"],
+        extremities=tuple(Extremity(nid, EventId(event_id), depth) for nid, event_id, depth in ends),
+        entries=entries,
+    )

@@ -1,0 +1,87 @@
+"""Loading the events of a room's state, as many of them as are wanted."""
+
+from collections.abc import Collection
+from typing import Final
+
+from homeserver.core.filters import RoomEventFilter
+from homeserver.core.ids import UserId
+from storage.database import Connection
+from storage.events import StoredEvent, stored_event
+
+SELECT_STATE_EVENTS: Final = """
+    SELECT * FROM stored_events e
+    WHERE e.event_nid = ANY ($1::bigint[])
+        AND ($2::text[] IS NULL OR e.type LIKE ANY ($2))
+        AND NOT e.type LIKE ANY ($3::text[])
+        AND ($4::text[] IS NULL OR e.sender = ANY ($4))
+        AND NOT e.sender = ANY ($5::text[])
+        AND ($6::text[] IS NULL OR e.type <> 'm.room.member' OR e.state_key = ANY ($6))
+    ORDER BY e.event_nid
+"""
+
+
+async def list_state_events(
+    conn: Connection,
+    event_nids: Collection[int],
+    *,
+    event_filter: RoomEventFilter,
+    members: Collection[UserId] | None = None,
+) -> list[StoredEvent]:
+    """Those state events that a filter lets through, in the order of their arrival.
+
+    Of the filter, only types and senders are looked at.
+
+    Args:
+        event_nids: the events to choose from.
+        event_filter: which events are wanted.
+        members: of the member events only those of these users are wanted; None for all.
+    """
+    if not event_nids:
+        return []
+    rows = await conn.fetch(
+        SELECT_STATE_EVENTS,
+        list(event_nids),
+        event_filter.types_like,
+        event_filter.not_types_like,
+        event_filter.senders,
+        event_filter.not_senders,
+        None if members is None else list(members),
+    )
+    return [stored_event(row) for row in rows]
+
+
+SELECT_MEMBER_EVENTS: Final = """
+    SELECT * FROM stored_events e
+    WHERE e.event_nid = ANY ($1::bigint[]) AND e.type = 'm.room.member'
+    ORDER BY e.event_nid
+"""
+
+
+async def list_member_events(conn: Connection, event_nids: Collection[int]) -> list[StoredEvent]:
+    """Those of some state events that are member events, in the order of their arrival."""
+    return [stored_event(row) for row in await conn.fetch(SELECT_MEMBER_EVENTS, list(event_nids))]
+
+
+SELECT_JOINED_MEMBERS: Final = """
+    SELECT m.user_id, e.client_json FROM memberships m JOIN events e USING (event_nid)
+    WHERE m.room_nid = $1 AND m.membership = 'join'
+    ORDER BY m.event_nid
+"""
+
+
+async def list_joined_members(conn: Connection, room_nid: int) -> dict[UserId, str]:
+    """The users who are joined to a room, each with its member event as JSON text."""
+    return {UserId(row["user_id"]): row["client_json"] for row in await conn.fetch(SELECT_JOINED_MEMBERS, room_nid)}
+
+
+SELECT_IS_APPSERVICE_JOINED: Final = """
+    SELECT EXISTS (
+        SELECT FROM users u JOIN memberships m USING (user_id)
+        WHERE u.appservice_id = $1 AND m.room_nid = $2 AND m.membership = 'join'
+    )
+"""
+
+
+async def is_appservice_joined(conn: Connection, appservice_id: str, room_nid: int) -> bool:
+    """Whether any user of an application service is joined to a room."""
+    return bool(await conn.fetchval(SELECT_IS_APPSERVICE_JOINED, appservice_id, room_nid))

@@ -1,0 +1,276 @@
+"""Reading rooms between two positions of the stream, for `/sync`: events, memberships, and which state held when.
+
+Every statement here takes many rooms at once; a position is included from `since` and excluded from `upto` on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from homeserver.core.filters import RoomEventFilter
+from homeserver.core.ids import RoomId, UserId
+from storage.database import Connection
+from storage.events import EVENT_COLUMNS, StoredEvent, stored_event
+
+
+@dataclass(frozen=True, slots=True)
+class RoomMembership:
+    """A user's membership of one room, as it is now."""
+
+    room_nid: int
+    room_id: RoomId
+    membership: str
+    event_nid: int
+    sender: UserId
+    forgotten: bool
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipChange:
+    """One change of a user's membership."""
+
+    room_nid: int
+    membership: str
+    event_nid: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineSpan:
+    """The part of a room's stream that is wanted, newest first; `before_event_nid` says where to go on."""
+
+    room_nid: int
+    since: int
+    upto: int
+    before_event_nid: int
+
+
+SELECT_MEMBERSHIPS: Final = """
+    SELECT m.room_nid, r.room_id, m.membership, m.event_nid, m.sender, m.forgotten, m.position
+    FROM memberships m JOIN rooms r USING (room_nid)
+    WHERE m.user_id = $1
+"""
+
+
+async def list_memberships(conn: Connection, user_id: UserId) -> list[RoomMembership]:
+    """All memberships of a user as they are now, also those of rooms left and forgotten."""
+    rows = await conn.fetch(SELECT_MEMBERSHIPS, user_id)
+    return [
+        RoomMembership(
+            room_nid=row["room_nid"],
+            room_id=RoomId(row["room_id"]),
+            membership=row["membership"],
+            event_nid=row["event_nid"],
+            sender=UserId(row["sender"]),
+            forgotten=row["forgotten"],
+            position=row["position"],
+        )
+        for row in rows
+    ]
+
+
+SELECT_MEMBERSHIP_CHANGES: Final = """
+    SELECT room_nid, membership, event_nid, position
+    FROM membership_changes
+    WHERE user_id = $1 AND position >= $2
+    ORDER BY position, serial
+"""
+
+
+async def list_membership_changes(conn: Connection, user_id: UserId, *, since: int) -> list[MembershipChange]:
+    """The changes of a user's memberships from a position on, in order, to this moment."""
+    rows = await conn.fetch(SELECT_MEMBERSHIP_CHANGES, user_id, since)
+    return [MembershipChange(*row) for row in rows]
+
+
+SELECT_MEMBERSHIPS_BEFORE: Final = """
+    SELECT DISTINCT ON (room_nid) room_nid, membership, event_nid, position
+    FROM membership_changes
+    WHERE user_id = $1 AND room_nid = ANY($2::integer[]) AND position < $3
+    ORDER BY room_nid, position DESC, serial DESC
+"""
+
+
+async def memberships_before(
+    conn: Connection, user_id: UserId, room_nids: Sequence[int], *, position: int
+) -> Mapping[int, MembershipChange]:
+    """A user's last membership of each room below a position; rooms without one are absent."""
+    if not room_nids:
+        return {}
+    rows = await conn.fetch(SELECT_MEMBERSHIPS_BEFORE, user_id, room_nids, position)
+    return {row["room_nid"]: MembershipChange(*row) for row in rows}
+
+
+SELECT_TIMELINES: Final = f"""
+    SELECT e.*
+    FROM unnest($1::integer[], $2::bigint[], $3::bigint[], $4::bigint[])
+        AS span (room_nid, since, upto, before_event_nid)
+    CROSS JOIN LATERAL (
+        SELECT {EVENT_COLUMNS}
+        FROM events
+        WHERE events.room_nid = span.room_nid
+            AND events.position >= span.since AND events.position < span.upto
+            AND events.event_nid < span.before_event_nid
+            AND ($5::text[] IS NULL OR events.type LIKE ANY ($5))
+            AND NOT events.type LIKE ANY ($6::text[])
+            AND ($7::text[] IS NULL OR events.sender = ANY ($7))
+            AND NOT events.sender = ANY ($8::text[])
+            AND ($9::text[] IS NULL AND $10::text[] IS NULL OR EXISTS (
+                SELECT FROM relations r JOIN events child USING (event_nid)
+                WHERE r.relates_to = events.event_id
+                    AND ($9 IS NULL OR child.sender = ANY ($9)) AND ($10 IS NULL OR r.rel_type = ANY ($10))
+            ))
+        ORDER BY events.position DESC, events.event_nid DESC
+        LIMIT $11
+    ) e
+"""
+
+
+async def list_timelines(
+    conn: Connection,
+    spans: Sequence[TimelineSpan],
+    *,
+    event_filter: RoomEventFilter,
+    limit: int,
+) -> Mapping[int, list[StoredEvent]]:
+    """The newest events of each span, newest first, at most `limit` of each; rooms without any are absent.
+
+    Of the filter, all is applied but its rooms and `contains_url`. An event stands in a room's stream in the order of its
+    `event_nid`.
+    """
+    if not spans:
+        return {}
+    rows = await conn.fetch(
+        SELECT_TIMELINES,
+        [span.room_nid for span in spans],
+        [span.since for span in spans],
+        [span.upto for span in spans],
+        [span.before_event_nid for span in spans],
+        event_filter.types_like,
+        event_filter.not_types_like,
+        event_filter.senders,
+        event_filter.not_senders,
+        event_filter.related_by_senders,
+        event_filter.related_by_rel_types,
+        limit,
+    )
+    timelines: dict[int, list[StoredEvent]] = {}
+    for row in rows:
+        event = stored_event(row)
+        timelines.setdefault(event.room_nid, []).append(event)
+    return timelines
+
+
+SELECT_STATES_AT: Final = """
+    SELECT room_nid, (
+        SELECT state_id FROM state_history h
+        WHERE h.room_nid = wanted.room_nid AND h.position < $2
+        ORDER BY h.position DESC, h.serial DESC
+        LIMIT 1
+    ) AS state_id
+    FROM unnest($1::integer[]) AS wanted (room_nid)
+"""
+
+
+async def states_at(conn: Connection, room_nids: Sequence[int], *, position: int) -> Mapping[int, int]:
+    """Which snapshot was each room's current state just below a position; rooms that had none are absent."""
+    if not room_nids:
+        return {}
+    rows = await conn.fetch(SELECT_STATES_AT, room_nids, position)
+    return {row["room_nid"]: row["state_id"] for row in rows if row["state_id"] is not None}
+
+
+SELECT_ROOMS_WITH_STATE_CHANGES: Final = """
+    SELECT wanted.room_nid
+    FROM unnest($1::integer[]) AS wanted (room_nid)
+    WHERE EXISTS (
+        SELECT FROM events e
+        WHERE e.room_nid = wanted.room_nid AND e.position >= $2 AND e.state_key IS NOT NULL AND e.type = ANY ($3::text[])
+    )
+"""
+
+
+async def rooms_with_state_changes(
+    conn: Connection, room_nids: Sequence[int], *, since: int, types: Sequence[str]
+) -> list[int]:
+    """Those of the rooms in which a state event of one of the types has been streamed from a position on."""
+    if not room_nids:
+        return []
+    rows = await conn.fetch(SELECT_ROOMS_WITH_STATE_CHANGES, room_nids, since, types)
+    return [row["room_nid"] for row in rows]
+
+
+SELECT_HEROES: Final = """
+    SELECT wanted.room_nid, ARRAY (
+        SELECT m.user_id FROM memberships m
+        WHERE m.room_nid = wanted.room_nid AND m.membership = ANY ($3::text[]) AND m.user_id <> $2
+        ORDER BY m.event_nid
+        LIMIT 5
+    ) AS heroes
+    FROM unnest($1::integer[]) AS wanted (room_nid)
+"""
+
+SELECT_SUMMARIES: Final = """
+    SELECT room_nid, joined_members, invited_members,
+        coalesce(name, '') <> '' OR coalesce(canonical_alias, '') <> '' AS is_named
+    FROM room_summaries
+    WHERE room_nid = ANY ($1::integer[])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RoomSummary:
+    """What a client needs to name a room: how many members it has, and some of them if it has no name of its own."""
+
+    joined_members: int
+    invited_members: int
+    heroes: Sequence[UserId] | None
+
+
+async def list_summaries(conn: Connection, user_id: UserId, room_nids: Sequence[int]) -> Mapping[int, RoomSummary]:
+    """The summaries of rooms for one of their members; heroes only of rooms without a name and an alias."""
+    if not room_nids:
+        return {}
+    rows = await conn.fetch(SELECT_SUMMARIES, room_nids)
+    unnamed = [row["room_nid"] for row in rows if not row["is_named"]]
+    heroes = await _list_heroes(conn, user_id, unnamed, memberships=("join", "invite"))
+    alone = [room_nid for room_nid in unnamed if not heroes.get(room_nid)]
+    heroes |= await _list_heroes(conn, user_id, alone, memberships=("leave", "ban"))
+    return {
+        row["room_nid"]: RoomSummary(
+            joined_members=row["joined_members"],
+            invited_members=row["invited_members"],
+            heroes=heroes.get(row["room_nid"]),
+        )
+        for row in rows
+    }
+
+
+async def _list_heroes(
+    conn: Connection, user_id: UserId, room_nids: Sequence[int], *, memberships: Sequence[str]
+) -> dict[int, list[UserId]]:
+    if not room_nids:
+        return {}
+    rows = await conn.fetch(SELECT_HEROES, room_nids, user_id, memberships)
+    return {row["room_nid"]: [UserId(hero) for hero in row["heroes"]] for row in rows}
+
+
+SELECT_NEWCOMERS: Final = """
+    SELECT user_id FROM memberships
+    WHERE room_nid = ANY ($2::integer[]) AND membership = 'join' AND user_id <> $1
+    UNION
+    SELECT m.user_id FROM memberships m
+    WHERE m.room_nid = ANY ($3::integer[]) AND m.membership = 'join' AND m.user_id <> $1
+        AND m.position >= $4 AND m.position < $5
+"""
+
+
+async def list_newcomers(
+    conn: Connection, user_id: UserId, *, entered: Sequence[int], stayed: Sequence[int], since: int, upto: int
+) -> list[UserId]:
+    """The members of the rooms that a user has entered, and those who have joined the others between two positions."""
+    if not entered and not stayed:
+        return []
+    rows = await conn.fetch(SELECT_NEWCOMERS, user_id, entered, stayed, since, upto)
+    return [UserId(row["user_id"]) for row in rows]

@@ -1,0 +1,132 @@
+"""What all tests share: a real PostgreSQL, and a limit on every asynchronous test.
+
+Each test process has a cluster of its own, made from the programs that come with the server: nothing need be installed.
+"""
+
+import asyncio
+import functools
+import inspect
+import itertools
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from storage.embedded import EmbeddedPostgres
+from storage.migrate import CREATE_SCHEMA_MIGRATIONS, INSERT_VERSION
+
+TEST_SECONDS_MAX = 60
+CLUSTER_PREFIX = "heliograph-test-"
+MIGRATIONS = Path(__file__).parents[1] / "storage" / "migrations"
+
+# No test may lose its data by a power cut.
+FAST = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": "100",
+    "max_prepared_transactions": "4",
+    "jit": "off",
+}
+
+_numbers = itertools.count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Ends fixtures properly when the run is terminated, so that no PostgreSQL stays behind."""
+    config.addinivalue_line("markers", "seconds_max(seconds): another limit than the usual one")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives each asynchronous test a limit: its marker `seconds_max`, or the usual one."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            marker = item.get_closest_marker("seconds_max")
+            item.obj = _limited(item.obj, marker.args[0] if marker else TEST_SECONDS_MAX)
+
+
+def _limited(
+    test: Callable[..., Coroutine[Any, Any, None]], seconds: float
+) -> Callable[..., Coroutine[Any, Any, None]]:
+    @functools.wraps(test)
+    async def limited(*args: Any, **kwargs: Any) -> None:
+        async with asyncio.timeout(seconds):
+            await test(*args, **kwargs)
+
+    return limited
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of this test process's PostgreSQL, with the rights of a superuser."""
+    _remove_abandoned_clusters()
+    folder = Path(tempfile.mkdtemp(prefix=CLUSTER_PREFIX))
+    postgres = EmbeddedPostgres(folder / "postgres", settings=FAST)
+    try:
+        yield postgres.start()
+    finally:
+        postgres.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+async def database_template(postgres_url: str) -> str:
+    """The name of a database with every migration, from which others are copied."""
+    name = "template_migrated"
+    await _execute(postgres_url, f"CREATE DATABASE {name}")
+    connection = await asyncpg.connect(_with_database(postgres_url, name))
+    try:
+        await connection.execute(CREATE_SCHEMA_MIGRATIONS)
+        for migration in sorted(MIGRATIONS.glob("*.up.sql")):
+            await connection.execute(migration.read_text())
+            await connection.execute(INSERT_VERSION, int(migration.name[:4]), migration.name[5:-7])
+    finally:
+        await connection.close()
+    return name
+
+
+@pytest.fixture
+async def database_url(postgres_url: str, database_template: str) -> AsyncIterator[str]:
+    """The URL of a fresh, migrated database for one test."""
+    async for url in _new_database(postgres_url, template=database_template):
+        yield url
+
+
+@pytest.fixture
+async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
+    """The URL of a fresh database without any table."""
+    async for url in _new_database(postgres_url, template="template0"):
+        yield url
+
+
+async def _new_database(postgres_url: str, *, template: str) -> AsyncIterator[str]:
+    name = f"test_{next(_numbers)}"
+    await _execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    yield _with_database(postgres_url, name)
+    await _execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _with_database(url: str, name: str) -> str:
+    return url.replace("/postgres?", f"/{name}?")
+
+
+def _remove_abandoned_clusters() -> None:
+    """Stops what the clusters of killed test runs left running."""
+    for folder in Path(tempfile.gettempdir()).glob(CLUSTER_PREFIX + "*"):
+        abandoned = (folder / "postgres" / "postmaster.pid").exists()
+        if abandoned and EmbeddedPostgres(folder / "postgres").stop_abandoned():
+            shutil.rmtree(folder, ignore_errors=True)
