@@ -37,7 +37,8 @@ class Answer:
     @property
     def is_json(self) -> bool:
         """Whether the body is JSON, complete in memory."""
-        return isinstance(self.body, bytes) and self.content_type.partition(";")[0] == _JSON_TYPE
+        is_complete = isinstance(self.body, bytes) and bool(self.body)
+        return is_complete and self.content_type.partition(";")[0] == _JSON_TYPE
 
     @property
     def size_bytes(self) -> int | None:

@@ -97,8 +97,10 @@ def mount(
             return
         if kind == "websocket" and websocket is not None and scope["path"] == websocket.path:
             await websocket.serve(scope, receive, send)
-            return
-        await quart_app(scope, receive, send)
+        elif kind == "websocket" and not _may_be_quarts(scope["path"]):
+            await send({"type": "websocket.close", "code": 1000})
+        else:
+            await quart_app(scope, receive, send)
 
     async def refuse(error: HTTPException) -> QuartResponse:
         unknown = error.code in (404, 405)
@@ -174,7 +176,7 @@ class _HttpTransport:
             operation, path = self._router.find(method, raw_path)
             request = _with_details(request, scope, operation, path, raw_path, headers)
         except MatrixError as error:
-            if isinstance(error, Unrecognized) and error.status == 404 and not raw_path.startswith(_OWN_PREFIXES):
+            if isinstance(error, Unrecognized) and error.status == 404 and _may_be_quarts(scope["path"]):
                 return None
             answer = encode_error(error)
             record_request(
@@ -189,6 +191,11 @@ class _HttpTransport:
         return await self._dispatcher.dispatch(
             operation, request, body, transport="http", disconnected=body.disconnected
         )
+
+
+def _may_be_quarts(path: str) -> bool:
+    """Whether Quart's own routes can have the path; it does not bear all that an HTTP request may hold in its place."""
+    return path.startswith("/") and not path.startswith(_OWN_PREFIXES)
 
 
 def _with_details(

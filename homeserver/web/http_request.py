@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 Scope = Mapping[str, Any]
 """What an ASGI server says of a connection."""
@@ -31,7 +31,10 @@ def raw_path_of(scope: Scope) -> str:
     """The path as it came, percent-encoded; without the origin that a request to a proxy names (absolute form)."""
     raw: bytes | None = scope.get("raw_path")
     path = quote(scope["path"]) if raw is None else raw.decode("latin-1")
-    return path if path.startswith("/") else urlsplit(path).path
+    if path.startswith("/"):
+        return path
+    origin, separator, rest = path.partition("://")
+    return rest[rest.find("/") :] if separator and origin.isalpha() and "/" in rest else path
 
 
 def headers_of(scope: Scope) -> dict[str, str]:

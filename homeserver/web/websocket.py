@@ -32,8 +32,6 @@ from homeserver.web.websocket_socket import CloseCode, Socket, SocketClosed, Web
 WEBSOCKET_PATH: Final = "/_matrix/client/unstable/org.heliograph.ws"
 WEBSOCKET_SECTION: Final = Section("WebSocket")
 
-_CLOSE_SECONDS: Final = 5.0
-
 _log = structlog.get_logger()
 
 
@@ -152,17 +150,17 @@ class WebSocketTransport:
             stopping=self._stopping,
         )
         end: SocketClosed = await socket.run(receive)
-        if end.code is not None:
+        if end.code not in (None, CloseCode.NOT_READING):
             try:
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await send({"type": "websocket.close", "code": int(end.code), "reason": end.reason})
+                async with asyncio.timeout(self._settings.send_seconds):
+                    await send({"type": "websocket.close", "code": end.code, "reason": end.reason})
             except TimeoutError:
                 pass  # a client that does not read cannot be told
         _log.info(
             "websocket ended",
             socket=name,
             requester=socket.user_id,
-            code=None if end.code is None else CloseCode(end.code).name,
+            code=None if end.code is None else end.code.name,
             seconds=round(self._clock.monotonic() - opened, 1),
         )
 

@@ -221,7 +221,7 @@ async def served(app: Quart) -> AsyncIterator[int]:
     config.graceful_timeout = 2
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        group.create_task(serve(app, config, shutdown_trigger=stop.wait))  # type: ignore[arg-type]
+        group.create_task(serve(app, config, shutdown_trigger=stop.wait))
         await _accepting(port)
         try:
             yield port

@@ -119,8 +119,9 @@ def test_empty_bodies() -> None:
         b'"\\ud800"',
         b"1e999",
         b"[" * 100_000,
-    ]
-    + [b"[" * 102 + b"]" * 102, '{"a": 1}'.encode("utf-16")],
+        b"[" * 102 + b"]" * 102,
+        '{"a": 1}'.encode("utf-16"),
+    ],
 )
 @pytest.mark.parametrize("required", [True, False])
 def test_what_is_no_json(raw: bytes, required: bool) -> None:

@@ -122,6 +122,8 @@ async def test_slow_bodies_are_given_up(site: Web, witness: Witness) -> None:
         (b"GET /_matrix/client/v3/rooms/%ff/state/a/ HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n", 400),
         (b"GET /_matrix/client/v3/rooms/\xff/state/a/ HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n", 400),
         (b"GET http://a/_matrix/client/versions HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n", 200),
+        (b"GET ? HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n", 404),
+        (b"GET http://[/x HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n", 404),
         (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n", 204),
         (b"BREW /_matrix/client/versions HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n", 405),
         (b"GET /_matrix/client/versions HTTP/1.1\r\nHost: a\r\nX: \xff\xfe\r\n" + CLOSE + b"\r\n", 200),

@@ -120,7 +120,7 @@ def test_contradictions_are_refused_at_once() -> None:
         [("GET", "a")],
     ):
         with pytest.raises(ValueError, match=r"."):
-            router(*targets)  # type: ignore[arg-type]
+            router(*targets)
 
 
 def test_parameters_of_a_path_in_order() -> None:

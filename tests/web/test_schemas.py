@@ -85,7 +85,7 @@ def test_a_schema_that_is_none_is_refused_at_once() -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([*SCHEMA["properties"], "id"]), inner),  # type: ignore[misc]
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([*SCHEMA["properties"], "id"]), inner),
 )
 
 

@@ -1,129 +1,17 @@
-"""WebSockets behind a real Hypercorn, spoken to by a real client."""
+"""Requests over a WebSocket, behind a real Hypercorn, by a real client."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 import pytest
 import structlog
 from prometheus_client import REGISTRY
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from homeserver.core.errors import InvalidParam, LimitExceeded
 from homeserver.web.dispatch import prepare
-from homeserver.web.endpoint import EMPTY, RateLimit, Request, Response, Section
-from homeserver.web.rate_limits import Rate
-from homeserver.web.websocket import WEBSOCKET_PATH
+from homeserver.web.endpoint import EMPTY, Request, Response, Section
 from homeserver.web.websocket_calls import CallResolver
 from homeserver.web.websocket_socket import CloseCode, WebSocketSettings
-from tests.web.example_sections import Witness, access_section, echo_section, failing_section, slow_section
-from tests.web.harness import Accounts, ManualClock, Web, served, web
-
-
-class Client:
-    """A client at its socket."""
-
-    def __init__(self, connection: ClientConnection) -> None:
-        self.connection = connection
-        self._ids = 0
-
-    async def tell(self, frame: Any) -> None:
-        """Sends a frame: text, bytes, or a value as JSON."""
-        await self.connection.send(frame if isinstance(frame, str | bytes) else orjson.dumps(frame).decode())
-
-    async def hear(self) -> Any:
-        """Receives a frame."""
-        async with asyncio.timeout(10):
-            return orjson.loads(await self.connection.recv())
-
-    async def ask(self, operation: str, **members: Any) -> Any:
-        """Sends a request and receives its answer, which must be the next frame."""
-        self._ids += 1
-        await self.tell({"id": self._ids, "operation": operation, **members})
-        answer = await self.hear()
-        assert answer.pop("id") == self._ids
-        return answer
-
-    async def closed(self) -> int:
-        """Waits until the server closes, and says with which code."""
-        async with asyncio.timeout(10):
-            try:
-                while True:
-                    await self.connection.recv()
-            except ConnectionClosed as closed:
-                return closed.rcvd.code if closed.rcvd else 1006
-
-
-@dataclass
-class Syncs:
-    """A `sync` whose answers a test decides."""
-
-    answers: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
-    asked: list[dict[str, list[str]]] = field(default_factory=list)
-    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def section(self) -> Section:
-        """The endpoint."""
-        s = Section("Sync")
-
-        @s.endpoint("GET", "/_matrix/client/v3/sync")
-        async def sync(request: Request) -> Response:
-            """Answers as the test says."""
-            self.asked.append({name: list(values) for name, values in request.query.items()})
-            try:
-                answer = await self.answers.get()
-            except asyncio.CancelledError:
-                self.cancelled.set()
-                raise
-            if isinstance(answer, Exception):
-                raise answer
-            return answer if isinstance(answer, Response) else Response({"next_batch": answer})
-
-        return s
-
-
-@dataclass
-class Site:
-    """Everything a test needs."""
-
-    web: Web
-    url: str
-    clock: ManualClock
-    witness: Witness
-    syncs: Syncs
-
-    @property
-    def accounts(self) -> Accounts:
-        """Who has which token."""
-        return self.web.accounts
-
-    @asynccontextmanager
-    async def client(self, token: str | None = "alice", *, query: str = "") -> AsyncIterator[Client]:
-        """Opens a socket."""
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        async with connect(self.url + query, additional_headers=headers) as connection:
-            yield Client(connection)
-
-
-@asynccontextmanager
-async def opened(settings: WebSocketSettings | None = None) -> AsyncIterator[Site]:
-    """All example endpoints behind a server."""
-    witness, syncs, clock = Witness(), Syncs(), ManualClock()
-    sections = (
-        echo_section(witness),
-        access_section(witness),
-        failing_section(),
-        slow_section(witness),
-        syncs.section(),
-    )
-    rates = {RateLimit.MESSAGE: Rate(per_second=1, burst=2)}
-    async with web(*sections, clock=clock, rates=rates, websocket=settings) as site, served(site.app) as port:
-        yield Site(site, f"ws://127.0.0.1:{port}{WEBSOCKET_PATH}", clock, witness, syncs)
-        witness.go_on.set()
+from tests.web.websocket_site import SEND_PATH, Site, opened
 
 
 @pytest.fixture
@@ -131,9 +19,6 @@ async def site() -> AsyncIterator[Site]:
     """All example endpoints behind a server, with the usual limits."""
     async with opened() as ready:
         yield ready
-
-
-SEND_PATH = {"room_id": "!a/b:c", "event_type": "m.room.message", "txn_id": "t1"}
 
 
 async def test_requests_by_operation(site: Site) -> None:
@@ -231,68 +116,13 @@ async def test_media_that_is_too_large_for_a_frame() -> None:
         assert (answer["status"], answer["body"]["errcode"]) == (413, "M_TOO_LARGE")
 
 
-@pytest.mark.parametrize(("token", "query"), [("alice", ""), (None, "?access_token=alice")])
-async def test_tokens_in_the_handshake(site: Site, token: str | None, query: str) -> None:
-    async with site.client(token, query=query) as client:
-        assert (await client.ask("for_user"))["body"] == {"user_id": "@alice:test"}
-
-
-@pytest.mark.parametrize(
-    ("token", "status", "errcode"), [("wrong", 401, "M_UNKNOWN_TOKEN"), ("locked", 401, "M_USER_LOCKED")]
-)
-async def test_wrong_tokens_in_the_handshake(site: Site, token: str, status: int, errcode: str) -> None:
-    with pytest.raises(InvalidStatus) as raised:
-        async with site.client(token):
-            pass
-    response = raised.value.response
-    assert (response.status_code, orjson.loads(response.body)["errcode"]) == (status, errcode)
-    assert response.headers["Access-Control-Allow-Origin"] == "*"
-
-
-async def test_browsers_show_their_token_in_a_frame(site: Site) -> None:
-    async with site.client(None) as client:
-        missing = await client.ask("for_user")
-        assert (missing["status"], missing["body"]["errcode"]) == (401, "M_MISSING_TOKEN")
-        assert (await client.ask("login", body={"type": "m.login.password"}))["status"] == 200
-        wrong = await client.ask("authenticate", access_token="wrong")
-        assert (wrong["status"], wrong["body"]["errcode"]) == (401, "M_UNKNOWN_TOKEN")
-        right = await client.ask("authenticate", access_token="alice")
-        assert right == {"status": 200, "body": {"user_id": "@alice:test", "device_id": "ALICE"}}
-        assert (await client.ask("for_user"))["body"] == {"user_id": "@alice:test"}
-        site.accounts.sessions["refreshed"] = site.accounts.sessions.pop("alice")
-        assert (await client.ask("authenticate", access_token="refreshed"))["status"] == 200
-        other = await client.ask("authenticate", access_token="bob")
-        assert (other["status"], other["body"]["errcode"]) == (403, "M_FORBIDDEN")
-        assert (await client.ask("for_user"))["body"] == {"user_id": "@alice:test"}
-
-
-async def test_guests_and_appservices(site: Site) -> None:
-    async with site.client("guest") as client:
-        assert (await client.ask("for_user"))["body"]["errcode"] == "M_GUEST_ACCESS_FORBIDDEN"
-        assert (await client.ask("for_guest"))["status"] == 200
-    async with site.client("bridge") as client:
-        assert (await client.ask("for_appservice"))["status"] == 200
-
-
-async def test_plain_http_is_told_to_upgrade(site: Site) -> None:
-    assert (await site.web.call("GET", WEBSOCKET_PATH, token="alice")).status == 426
-    assert (await site.web.call("GET", WEBSOCKET_PATH)).status == 401
-
-
-async def test_other_paths_have_no_websocket(site: Site) -> None:
-    with pytest.raises(InvalidStatus) as raised:
-        async with connect(site.url + "x"):
-            pass
-    assert raised.value.response.status_code in (403, 404)
-
-
 async def test_malformed_frames_are_complained_of(site: Site) -> None:
     async with site.client() as client:
-        for frame, errcode in ((b"\0", "M_BAD_JSON"), ("{", "M_NOT_JSON"), ({"id": "a"}, "M_MISSING_PARAM")):
+        wrong = ((b"\0", "M_BAD_JSON", None), ("{", "M_NOT_JSON", None), ({"id": "a"}, "M_MISSING_PARAM", "a"))
+        for frame, errcode, frame_id in wrong:
             await client.tell(frame)
             complaint = await client.hear()
-            assert complaint["error"]["errcode"] == errcode
-        assert complaint["id"] == "a"
+            assert (complaint["error"]["errcode"], complaint.get("id")) == (errcode, frame_id)
         assert (await client.ask("get_versions"))["status"] == 200
 
 
@@ -346,111 +176,6 @@ async def test_reads_end_with_the_socket_and_writes_do_not(site: Site) -> None:
     await site.witness.finished.wait()
 
 
-async def test_logging_out_ends_the_socket(site: Site) -> None:
-    async with site.client() as client, site.client() as other:
-        assert (await other.ask("for_user"))["status"] == 200
-        del site.accounts.sessions["alice"]
-        await client.tell({"id": 1, "operation": "logout"})
-        assert (await client.hear())["status"] == 401
-        assert await client.closed() == CloseCode.SESSION_ENDED
-        await eventually(lambda: site.clock.sleepers == 1)
-        site.clock.advance(16)
-        assert await other.closed() == CloseCode.SESSION_ENDED
-
-
-async def test_the_answer_to_logging_out_still_comes(site: Site) -> None:
-    class LoggingOut(Witness):
-        def saw(self, request: Request) -> None:
-            del site.accounts.sessions["alice"]
-
-    site.witness.__class__ = LoggingOut
-    async with site.client() as client:
-        assert await client.ask("logout") == {"status": 200, "body": {}}
-        assert await client.closed() == CloseCode.SESSION_ENDED
-
-
-async def eventually(condition: Any) -> None:
-    """Waits until a condition holds."""
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-async def test_silent_clients_are_pinged_and_then_left(site: Site) -> None:
-    async with site.client() as client:
-        await eventually(lambda: site.clock.sleepers == 1)
-        site.clock.advance(61)
-        assert "ping" in await client.hear()
-        await client.tell({"pong": 1})
-        assert (await client.ask("get_versions"))["status"] == 200
-        await eventually(lambda: site.clock.sleepers == 1)
-        site.clock.advance(119)
-        assert "ping" in await client.hear()
-        await eventually(lambda: site.clock.sleepers == 1)
-        site.clock.advance(15)
-        assert await client.closed() == CloseCode.NO_SIGN_OF_LIFE
-
-
-async def test_clients_may_ping(site: Site) -> None:
-    async with site.client() as client:
-        await client.tell({"ping": {"a": 1}})
-        assert await client.hear() == {"pong": {"a": 1}}
-
-
-async def test_who_never_authenticates_is_left(site: Site) -> None:
-    async with site.client(None) as client:
-        await eventually(lambda: site.clock.sleepers == 1)
-        for _ in range(5):
-            assert (await client.ask("get_versions"))["status"] == 200
-            await eventually(lambda: site.clock.sleepers == 1)
-            site.clock.advance(15)
-        assert await client.closed() == CloseCode.NO_SIGN_OF_LIFE
-
-
-async def test_sockets_are_counted() -> None:
-    async with opened(WebSocketSettings(sockets_max=3, sockets_per_user_max=1)) as site:
-        async with site.client("alice"), site.client(None) as browser:
-            with pytest.raises(InvalidStatus) as raised:
-                async with site.client("alice"):
-                    pass
-            assert raised.value.response.status_code == 429
-            assert (await browser.ask("authenticate", access_token="alice"))["status"] == 429
-            assert (await browser.ask("authenticate", access_token="bob"))["status"] == 200
-            async with site.client("admin"):
-                with pytest.raises(InvalidStatus) as raised:
-                    async with site.client("guest"):
-                        pass
-                assert raised.value.response.status_code == 503
-        await eventually(lambda: REGISTRY.get_sample_value("heliograph_websockets") == 0)
-        async with site.client("alice") as client:
-            assert (await client.ask("get_versions"))["status"] == 200
-
-
-async def test_stopping_ends_all_sockets(site: Site) -> None:
-    async with site.client() as client:
-        await client.tell({"id": 1, "operation": "subscribe_sync"})
-        await eventually(lambda: site.syncs.asked)
-        site.web.sockets.stop()
-        assert await client.closed() == CloseCode.GOING_AWAY
-    with pytest.raises(InvalidStatus) as raised:
-        async with site.client():
-            pass
-    assert raised.value.response.status_code == 503
-
-
-async def test_a_bug_in_one_socket_is_nobody_elses(site: Site) -> None:
-    async with site.client("alice") as client, site.client("bob") as other:
-        with structlog.testing.capture_logs() as lines:
-            del site.accounts.sessions
-            site.clock.advance(16)
-            assert await client.closed() == CloseCode.INTERNAL_ERROR
-        site.accounts.sessions = Accounts().sessions
-        assert any(line["event"] == "a websocket failed" for line in lines)
-        assert await other.closed() == CloseCode.INTERNAL_ERROR
-    async with site.client("bob") as client:
-        assert (await client.ask("for_user"))["status"] == 200
-
-
 async def test_each_request_is_told_of(site: Site) -> None:
     async with site.client() as client:
         with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
@@ -460,130 +185,6 @@ async def test_each_request_is_told_of(site: Site) -> None:
     assert (first["operation"], first["transport"], first["status"]) == ("get_versions", "websocket", 200)
     assert (second["operation"], second["requester"]) == ("for_user", "@alice:test")
     assert first["request_id"] != second["request_id"]
-
-
-async def test_syncs_are_pushed_one_after_the_other(site: Site) -> None:
-    async with site.client() as client:
-        query = {"filter": "f", "full_state": True, "set_presence": "offline"}
-        await client.tell({"id": "s", "operation": "subscribe_sync", "query": query})
-        await site.syncs.answers.put("s1")
-        assert await client.hear() == {"id": "s", "sync": {"next_batch": "s1"}}
-        assert (await client.ask("get_versions"))["status"] == 200
-        assert len(site.syncs.asked) == 1, "the next sync must not begin before this one is acknowledged"
-        await client.tell({"id": "s", "ack": "s1"})
-        await site.syncs.answers.put(Response(b'{"next_batch":"s2"}', headers={"Content-Type": "application/json"}))
-        assert (await client.hear())["sync"]["next_batch"] == "s2"
-        await client.tell({"ack": "s2"})
-        await eventually(lambda: len(site.syncs.asked) == 3)
-    assert site.syncs.asked[0] == {
-        "timeout": ["30000"],
-        "filter": ["f"],
-        "full_state": ["true"],
-        "set_presence": ["offline"],
-    }
-    assert site.syncs.asked[1] == {
-        "timeout": ["30000"],
-        "filter": ["f"],
-        "set_presence": ["offline"],
-        "since": ["s1"],
-    }
-    assert site.syncs.asked[2]["since"] == ["s2"]
-    await site.syncs.cancelled.wait()
-
-
-async def test_syncs_resume_where_the_client_says(site: Site) -> None:
-    async with site.client() as client:
-        await client.tell({"id": 1, "operation": "subscribe_sync", "query": {"since": "s7", "timeout": 5}})
-        await eventually(lambda: site.syncs.asked)
-    assert site.syncs.asked == [{"since": ["s7"], "timeout": ["5"]}]
-
-
-async def test_a_window_lets_several_syncs_be_on_their_way(site: Site) -> None:
-    async with site.client() as client:
-        await client.tell({"id": 1, "operation": "subscribe_sync", "window": 3})
-        for name in ("a", "b", "c", "d", "e"):
-            await site.syncs.answers.put(name)
-        assert [(await client.hear())["sync"]["next_batch"] for _ in range(3)] == ["a", "b", "c"]
-        assert (await client.ask("get_versions"))["status"] == 200
-        assert len(site.syncs.asked) == 3
-        await client.tell({"id": 1, "ack": "b"})
-        assert [(await client.hear())["sync"]["next_batch"] for _ in range(2)] == ["d", "e"]
-        assert len(site.syncs.asked) == 5
-
-
-async def test_unsubscribing(site: Site) -> None:
-    async with site.client() as client:
-        await client.tell({"id": "s", "operation": "subscribe_sync"})
-        await eventually(lambda: site.syncs.asked)
-        await client.tell({"id": "s", "operation": "unsubscribe"})
-        assert await client.hear() == {"id": "s", "status": 200, "body": {}}
-        await site.syncs.cancelled.wait()
-        for frame in ({"id": "s", "operation": "unsubscribe"}, {"id": "s", "ack": "x"}, {"ack": "x"}):
-            await client.tell(frame)
-            assert (await client.hear())["error"]["errcode"] == "M_INVALID_PARAM"
-        await client.tell({"id": "s", "operation": "subscribe_sync"})
-        await site.syncs.answers.put("s1")
-        assert (await client.hear())["sync"] == {"next_batch": "s1"}
-        await client.tell({"id": "s", "operation": "unsubscribe"})
-        assert await client.hear() == {"id": "s", "status": 200, "body": {}}, "also while it waits to be acknowledged"
-
-
-async def test_subscriptions_end_with_the_error_of_a_sync(site: Site) -> None:
-    async with site.client() as client:
-        await client.tell({"id": "s", "operation": "subscribe_sync", "query": {"since": "?"}})
-        await site.syncs.answers.put(InvalidParam("Wrong since"))
-        answer = await client.hear()
-        assert (answer["id"], answer["status"], answer["body"]["errcode"]) == ("s", 400, "M_INVALID_PARAM")
-    async with site.client(None) as client:
-        assert (await client.ask("subscribe_sync"))["status"] == 401
-        assert (await client.ask("get_versions"))["status"] == 200
-
-
-async def test_subscriptions_wait_where_a_sync_says_so(site: Site) -> None:
-    async with site.client() as client:
-        await client.tell({"id": "s", "operation": "subscribe_sync"})
-        await site.syncs.answers.put(LimitExceeded(retry_after_ms=2500))
-        await eventually(lambda: site.clock.sleepers == 2)
-        assert len(site.syncs.asked) == 1
-        site.clock.advance(2.5)
-        await site.syncs.answers.put("s1")
-        assert (await client.hear())["sync"] == {"next_batch": "s1"}
-
-
-async def test_nothing_is_pushed_to_who_has_logged_out(site: Site) -> None:
-    async with site.client() as client:
-        await client.tell({"id": "s", "operation": "subscribe_sync"})
-        await eventually(lambda: site.syncs.asked)
-        del site.accounts.sessions["alice"]
-        await site.syncs.answers.put("s1")
-        with pytest.raises(ConnectionClosed) as raised:
-            await client.hear()
-        assert raised.value.rcvd is not None
-        assert raised.value.rcvd.code == CloseCode.SESSION_ENDED
-
-
-async def test_so_many_subscriptions_and_no_more() -> None:
-    async with opened(WebSocketSettings(subscriptions_max=2)) as site, site.client() as client:
-        for number in ("a", "b"):
-            await client.tell({"id": number, "operation": "subscribe_sync"})
-        assert (await client.ask("subscribe_sync"))["status"] == 429
-        await client.tell({"id": "a", "operation": "subscribe_sync"})
-        assert (await client.hear())["error"]["errcode"] == "M_INVALID_PARAM"
-
-
-async def test_a_client_that_does_not_read_is_left() -> None:
-    async with opened(WebSocketSettings(send_seconds=0.3)) as site, site.client() as client:
-        client.connection.transport.pause_reading()
-        for number in range(16):
-            await client.tell({"id": number, "operation": "large"})
-        await eventually(lambda: REGISTRY.get_sample_value("heliograph_websockets") == 0)
-
-
-async def test_without_a_sync_there_is_nothing_to_subscribe_to() -> None:
-    async with web() as bare, served(bare.app) as port:
-        async with connect(f"ws://127.0.0.1:{port}{WEBSOCKET_PATH}?access_token=alice") as connection:
-            answer = await Client(connection).ask("subscribe_sync")
-            assert (answer["status"], answer["body"]["errcode"]) == (404, "M_UNRECOGNIZED")
 
 
 def test_the_transports_own_operations_are_taken() -> None:
