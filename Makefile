@@ -7,7 +7,7 @@ PYTEST_OPTIONS ?= -n auto --maxprocesses 4 --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 MADE := $(VENV)/.made
-CODE := homeserver client_api federation storage tests synapse_compat_tests
+CODE := homeserver client_api federation storage tests synapse_compat_tests bench
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -33,6 +33,12 @@ test: $(MADE) ## Run the tests (PYTEST_OPTIONS changes how, TESTS which)
 	@$(BIN)/pytest $(PYTEST_OPTIONS) $(TESTS)
 
 check: lint types test ## Run all that is checked before a change goes in (the layers are among the tests)
+
+compat: $(MADE) .venv-synapse/.made ## Compare with a Synapse, as peer and as oracle
+	@SYNAPSE_PYTHON=$(CURDIR)/.venv-synapse/bin/python $(BIN)/pytest --dist no synapse_compat_tests
+
+bench: $(MADE) ## Measure a server of its own (BENCH_OPTIONS changes how)
+	@$(BIN)/python -m bench $(BENCH_OPTIONS)
 
 lint: $(MADE) ## Check format and style
 	@$(BIN)/ruff format --check $(CODE)
@@ -63,6 +69,12 @@ constraints: ## Choose the newest versions of all dependencies, into constraints
 clean: ## Remove what was made, but not the data in dev/
 	@rm -rf $(VENV) .venv-synapse .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build dist
 	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
+
+.venv-synapse/.made: synapse_compat_tests/requirements.txt
+	@echo "Installing Synapse into .venv-synapse ..."
+	@$(PYTHON) -m venv .venv-synapse
+	@.venv-synapse/bin/pip install -qq --disable-pip-version-check --requirement $<
+	@touch $@
 
 # Made once, and again when what it is made of changes.
 $(MADE): pyproject.toml constraints.txt

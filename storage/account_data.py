@@ -97,7 +97,7 @@ SELECT_CHANGED: Final = """
 
 
 async def list_changed(conn: Connection, user_id: UserId, *, since: int, upto: int) -> list[AccountDataRow]:
-    """Account data of a user, of rooms too, that changed from `since` on and before `upto`; all of it if `since` is 0."""
+    """Account data of a user, of rooms too, that changed from `since` on and before `upto`; all of it from 0 on."""
     return [_account_data(row) for row in await conn.fetch(SELECT_CHANGED, user_id, since, upto)]
 
 

@@ -240,3 +240,11 @@ async def list_successors(conn: Connection, event: StoredEvent) -> list[StoredEv
     """The next few events at the same place of the room's state, oldest first."""
     rows = await conn.fetch(SELECT_SUCCESSOR_IN_SLOT, event.room_nid, event.type, event.state_key, event.event_nid)
     return [stored_event(row) for row in rows]
+
+
+SELECT_REDACTED_BY: Final = "SELECT * FROM stored_events WHERE redacted_by = $1 LIMIT 20"
+
+
+async def list_redacted_by(conn: Connection, event_id: EventId) -> list[StoredEvent]:
+    """The event (or few, by several servers' mistakes) that another one has redacted."""
+    return [stored_event(row) for row in await conn.fetch(SELECT_REDACTED_BY, event_id)]

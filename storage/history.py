@@ -34,6 +34,10 @@ class HistorySpan:
     after: HistoryToken = BEGINNING
     upto: HistoryToken = END
 
+    def start(self, direction: Direction) -> HistoryToken:
+        """The end of the span from which one reads in a direction."""
+        return self.upto if direction is Direction.BACKWARDS else self.after
+
     def beyond(self, event: StoredEvent, direction: Direction) -> "HistorySpan":
         """What is left of the span when one has come to an event, which is not part of it any more."""
         if direction is Direction.BACKWARDS:

@@ -118,6 +118,18 @@ async def find_joined_of_server(
     return [UserId(row["user_id"]) for row in await conn.fetch(SELECT_JOINED_OF_SERVER, room_nid, server_name, limit)]
 
 
+SELECT_JOINED_GUESTS: Final = """
+    SELECT m.user_id FROM memberships m JOIN users u USING (user_id)
+    WHERE m.room_nid = $1 AND m.membership = 'join' AND u.is_guest
+    ORDER BY m.event_nid
+"""
+
+
+async def list_joined_guests(conn: Connection, room_nid: int) -> list[UserId]:
+    """The guests of this server who are joined to a room."""
+    return [UserId(row["user_id"]) for row in await conn.fetch(SELECT_JOINED_GUESTS, room_nid)]
+
+
 SELECT_SHARES_ROOM: Final = """
     SELECT EXISTS (
         SELECT FROM memberships mine JOIN memberships theirs USING (room_nid)

@@ -138,16 +138,19 @@ def _receipt(row: Row) -> ReceiptRow:
     )
 
 
-# Each room has a limit, newest first, for a client that begins; a client that continues is told what has changed.
+# Each room has a limit, newest first, which the user's own do not count against.
 SELECT_CHANGED_RECEIPTS: Final = """
     SELECT r.room_nid, r.user_id, r.receipt_type, r.thread_id, r.event_id, r.event_nid, r.topological, r.receipt_ts
     FROM unnest($1::integer[]) AS wanted (room_nid)
     CROSS JOIN LATERAL (
         SELECT * FROM receipts
-        WHERE receipts.room_nid = wanted.room_nid AND position >= $2 AND position < $3
-            AND (receipt_type = 'm.read' OR user_id = $4)
+        WHERE receipts.room_nid = wanted.room_nid AND user_id = $4 AND position >= $2 AND position < $3
+        UNION ALL
+        (SELECT * FROM receipts
+        WHERE receipts.room_nid = wanted.room_nid AND user_id <> $4 AND receipt_type = 'm.read'
+            AND position >= $2 AND position < $3
         ORDER BY position DESC
-        LIMIT $5
+        LIMIT $5)
     ) AS r
     ORDER BY r.room_nid, r.position
 """
@@ -158,22 +161,10 @@ async def list_changed_receipts(
 ) -> list[ReceiptRow]:
     """The receipts in some rooms, as a user may see them, that moved from `since` on and before `upto`.
 
-    Private ones are shown to their user only. Of more than the limit, the newest are given.
+    Private ones are shown to their user only. Of more of other users than the limit, the newest are given.
     """
     rows = await conn.fetch(SELECT_CHANGED_RECEIPTS, list(room_nids), since, upto, user_id, limit_per_room)
     return [_receipt(row) for row in rows]
-
-
-SELECT_RECEIPTS_OF_USER: Final = """
-    SELECT room_nid, user_id, receipt_type, thread_id, event_id, event_nid, topological, receipt_ts
-    FROM receipts WHERE user_id = $1 AND room_nid = ANY ($2::integer[])
-    ORDER BY room_nid, receipt_type, thread_id
-"""
-
-
-async def list_receipts_of_user(conn: Connection, user_id: UserId, room_nids: Collection[int]) -> list[ReceiptRow]:
-    """A user's own receipts in some rooms."""
-    return [_receipt(row) for row in await conn.fetch(SELECT_RECEIPTS_OF_USER, user_id, list(room_nids))]
 
 
 SELECT_JOINED_PAIRS: Final = """

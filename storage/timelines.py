@@ -274,3 +274,16 @@ async def list_newcomers(
         return []
     rows = await conn.fetch(SELECT_NEWCOMERS, user_id, entered, stayed, since, upto)
     return [UserId(row["user_id"]) for row in rows]
+
+
+# For the hub's tick: whom to wake for the rows between two positions.
+SELECT_EVENT_KEYS: Final = """
+    SELECT 'room:' || r.room_id AS key, max(e.position) AS position
+    FROM events e JOIN rooms r USING (room_nid)
+    WHERE e.position >= $1 AND e.position < $2 GROUP BY r.room_id LIMIT $3
+"""
+SELECT_MEMBERSHIP_KEYS: Final = """
+    SELECT 'user:' || user_id AS key, max(position) AS position
+    FROM membership_changes
+    WHERE position >= $1 AND position < $2 GROUP BY user_id LIMIT $3
+"""

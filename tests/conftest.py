@@ -18,11 +18,10 @@ import asyncpg
 import pytest
 
 from storage.embedded import EmbeddedPostgres
-from storage.migrate import CREATE_SCHEMA_MIGRATIONS, INSERT_VERSION
+from storage.migrate import migrate
 
 TEST_SECONDS_MAX = 60
 CLUSTER_PREFIX = "heliograph-test-"
-MIGRATIONS = Path(__file__).parents[1] / "storage" / "migrations"
 
 # No test may lose its data by a power cut.
 FAST = {
@@ -80,14 +79,7 @@ async def database_template(postgres_url: str) -> str:
     """The name of a database with every migration, from which others are copied."""
     name = "template_migrated"
     await _execute(postgres_url, f"CREATE DATABASE {name}")
-    connection = await asyncpg.connect(_with_database(postgres_url, name))
-    try:
-        await connection.execute(CREATE_SCHEMA_MIGRATIONS)
-        for migration in sorted(MIGRATIONS.glob("*.up.sql")):
-            await connection.execute(migration.read_text())
-            await connection.execute(INSERT_VERSION, int(migration.name[:4]), migration.name[5:-7])
-    finally:
-        await connection.close()
+    await migrate(_with_database(postgres_url, name))
     return name
 
 

@@ -1,10 +1,7 @@
-"""A clock on which an hour is a moment, and a way to wait for a condition."""
+"""A clock on which an hour is a moment."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-
-CONDITION_SECONDS_MAX = 10.0
 
 
 class FastClock:
@@ -30,14 +27,3 @@ class FastClock:
     def advance(self, seconds: float) -> None:
         """Lets time pass at once; who sleeps goes on sleeping."""
         self._ahead_seconds += seconds
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Waits until a condition holds, up to a limit.
-
-    Raises:
-        TimeoutError: it does not come to hold.
-    """
-    async with asyncio.timeout(CONDITION_SECONDS_MAX):
-        while not await condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)

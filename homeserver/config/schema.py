@@ -180,8 +180,9 @@ class SessionsConfig:
     """The life of an access token that comes with a refresh token."""
     refresh_token_lifetime_ms: Count | None = None
     """How long a refresh token that is not used stays good; `null`: until the device logs out."""
-    refresh_token_reuse_ms: Amount = 60_000
-    """How long the refresh token before the last one stays good, for clients that lost the answer."""
+    refresh_token_reuse_ms: Amount = 0
+    """How long a refresh token stays good after its successor was first used. The specification says not at all; raise
+    it for clients that refresh from several windows at once. A token whose successor is unused is always good."""
     last_seen_interval_ms: Count = 120_000
     """How often, at most, a device's last use is written down."""
 

@@ -54,6 +54,7 @@ CREATE UNLOGGED TABLE presence (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE presence IS 'The presence of local and remote users. Bound: users seen since the last crash.';
 CREATE INDEX presence_position ON presence (position);
+CREATE INDEX presence_online ON presence (last_active_ts) WHERE presence = 'online';
 
 CREATE UNLOGGED TABLE presence_sources (
     user_id text NOT NULL,
@@ -61,9 +62,10 @@ CREATE UNLOGGED TABLE presence_sources (
     device_id text NOT NULL,
     -- The process that sees the device; a device that several processes see has a row of each.
     process text NOT NULL,
+    -- What the device asks for: online or unavailable. One that is offline has no row.
     presence text NOT NULL,
-    last_active_ts bigint,
-    currently_active boolean NOT NULL,
+    -- What another server tells; NULL where it is computed here, of the user's last activity.
+    currently_active boolean,
     -- A process that lives renews its rows long before.
     expires_at timestamptz NOT NULL,
     PRIMARY KEY (user_id, device_id, process)

@@ -308,6 +308,10 @@ def test_whose_redactions_apply_from_version_3_on(version: RoomVersion) -> None:
     assert applies("@other:two.example")
     assert not applies(STRANGER)
     assert applies(CREATOR)
+    # Exactly the redact level is enough.
+    by_admin = event(version, "m.room.message", sender=ADMIN, name="said")
+    assert applies(MODERATOR, by_admin)
+    assert not applies(USER, by_admin)
     # The wrong target, and a target in another room.
     assert not applies(ADMIN, event(version, "m.room.message", sender=USER, name="other"))
     assert not applies(

@@ -77,6 +77,10 @@ def test_s9_strings_are_levels_until_version_9(version: RoomVersion, text: str) 
     assert levels.event_level("m.room.name", is_state=True) == 100
 
 
+def test_the_largest_level_in_a_string() -> None:
+    assert parsed(V9, ban="9" * 308).ban == 10**308 - 1
+
+
 def test_negative_levels_in_strings() -> None:
     assert parsed(V9, users={USER: " -0050 "}).user_level(USER) == -50
     assert parsed(V9, users={USER: "-0"}).user_level(USER) == 0

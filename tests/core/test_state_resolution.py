@@ -11,7 +11,11 @@ from homeserver.core.pdu import Pdu, StateKey, StateMap
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.state_resolution.auth_chains import auth_difference, conflicted_subgraph
 from homeserver.core.state_resolution.need import LoadedEvents, Need
-from homeserver.core.state_resolution.ordering import lexicographical_topological_sort, mainline_ordering
+from homeserver.core.state_resolution.ordering import (
+    is_power_event,
+    lexicographical_topological_sort,
+    mainline_ordering,
+)
 from homeserver.core.state_resolution.resolve import resolve
 from tests.core.random_rooms import RandomRoom, random_rooms
 from tests.core.room_graph import RoomGraph
@@ -154,6 +158,70 @@ def test_the_conflicted_subgraph_is_what_lies_between(
     assert conflicted_subgraph(chosen, loaded) == expected
 
 
+def graph_of(cited: Mapping[str, str]) -> dict[EventId, Pdu]:
+    """Events by one-letter names, each with the letters of those it cites."""
+    return {
+        EventId(f"${name}"): event(
+            V11,
+            "org.example",
+            sender=USER,
+            name=name,
+            state_key=name,
+            auth_events=[EventId(f"${auth}") for auth in auth],
+        )
+        for name, auth in cited.items()
+    }
+
+
+def difference_of(events: dict[EventId, Pdu], *states: str, unconflicted: str = "", ordered: bool) -> str:
+    """The auth difference of states that are written as letters, in letters; the events come oldest first."""
+    ordinals = {known: number for number, known in enumerate(events)} if ordered else None
+    conflicted = {("org.example", name): {EventId(f"${name}")} for name in "".join(states) if name not in unconflicted}
+    found = auth_difference(
+        [{("org.example", name): EventId(f"${name}") for name in state} for state in states],
+        LoadedEvents(events, ordinals=ordinals),
+        unconflicted={("org.example", name): EventId(f"${name}") for name in unconflicted},
+        conflicted=conflicted,
+    )
+    return "".join(sorted(event_id[1:] for event_id in found))
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_what_both_states_reach_by_different_ways_is_no_difference(ordered: bool) -> None:
+    """The end of the chain is reached from one state directly, from the other only by way of what they share."""
+    for end, middle, shared in ("edc", "cde", "azm"):
+        events = graph_of({end: "", middle: end, shared: middle, "x": shared, "y": shared + end})
+        assert difference_of(events, "x", "y", ordered=ordered) == ""
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_difference_is_followed_to_its_end(ordered: bool) -> None:
+    events = graph_of({"a": "", "b": "a", "c": "b", "d": "c", "e": "d", "z": "a"})
+    assert difference_of(events, "e", "z", ordered=ordered) == "bcd"
+    assert difference_of(events, "e", "", ordered=ordered) == "abcd"
+    # An unconflicted event takes itself and all below out of it.
+    events |= graph_of({"u": "c"})
+    assert difference_of(events, "eu", "zu", unconflicted="u", ordered=ordered) == "d"
+    assert difference_of(events, "ec", "zc", unconflicted="c", ordered=ordered) == "d"
+
+
+def test_power_events() -> None:
+    def power(event_type: str, state_key: str | None = "", sender: str = ADMIN, membership: str = "") -> bool:
+        content = {"membership": membership}
+        return is_power_event(event(V11, event_type, sender=sender, state_key=state_key, content=content))
+
+    assert power("m.room.power_levels")
+    assert power("m.room.join_rules")
+    assert not power("m.room.power_levels", None)
+    assert not power("m.room.topic")
+    assert not power("m.room.create")
+    for membership in ("leave", "ban"):
+        assert power("m.room.member", USER, ADMIN, membership)
+        assert not power("m.room.member", USER, USER, membership)
+    for membership in ("join", "invite", "knock", ""):
+        assert not power("m.room.member", USER, ADMIN, membership)
+
+
 @given(edges=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12))), keys=st.permutations(range(13)))
 def test_the_topological_sort_is_the_smallest_of_all(edges: list[tuple[int, int]], keys: list[int]) -> None:
     ids = [EventId(f"${number:02}") for number in range(13)]
@@ -205,6 +273,20 @@ def test_members_who_are_not_in_dispute_are_not_loaded(version: RoomVersion) -> 
     assert store.resolve(states, ordinals=True) == graph.resolve(*states)
     assert len(store.loaded) < 20
     assert store.rounds < 6
+
+
+@pytest.mark.parametrize("version", versions(2), ids=lambda version: version.identifier)
+def test_members_who_came_before_the_fork_are_not_loaded_for_the_difference(version: RoomVersion) -> None:
+    """The levels in between are in no state, so they could be in the auth chain of any member who came after them."""
+    graph = large_room(version, 300)
+    graph.levels("levels2", CREATOR, {ADMIN: 50, USER: 60}, after=["join-user"])
+    graph.levels("levels3", CREATOR, {ADMIN: 50}, after=["levels2"])
+    graph.send("name", ADMIN, "m.room.name", {"name": "x"}, after=["join-user"])
+    states = [graph.states[graph.id(name)] for name in ("levels3", "name")]
+    store = Store(graph)
+    assert store.resolve(states, ordinals=True) == graph.resolve(*states)
+    assert graph.id("levels2") in store.loaded
+    assert len(store.loaded) < 20
 
 
 def test_s13_a_deep_fork_takes_few_rounds_where_chains_come_at_once() -> None:

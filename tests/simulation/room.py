@@ -87,9 +87,7 @@ class Server:
         state_sets = [self._state_after_one(event_id) for event_id in event_ids]
         loaded: dict[EventId, Pdu] = {}
         while True:
-            result = resolve(
-                self.version, state_sets, loaded, rejected=self.rejected, ordinals=self.ordinals
-            )
+            result = resolve(self.version, state_sets, loaded, rejected=self.rejected, ordinals=self.ordinals)
             if not isinstance(result, Need):
                 return result
             loaded |= {event_id: self.events[event_id] for event_id in result.event_ids}

@@ -13,7 +13,8 @@ import pytest
 from storage.bus.base import WAKES_QUEUED_MAX, Bus, Subscription, Wake
 from storage.bus.memory import MemoryBus
 from storage.bus.redis import RedisBus
-from tests.fast_clock import FastClock, eventually
+from tests.fast_clock import FastClock
+from tests.waiting import wait_until
 
 WAIT_SECONDS = 5.0
 
@@ -134,7 +135,7 @@ async def connected(sender: Bus, receiver: Subscription) -> None:
             return False
         return True
 
-    await eventually(arrives)
+    await wait_until(arrives)
 
 
 async def next_but_probes(subscription: Subscription) -> Wake:

@@ -20,7 +20,7 @@ from storage.errors import (
     UniqueViolation,
     UnstorableValue,
 )
-from tests.fast_clock import eventually
+from tests.waiting import wait_until
 
 
 async def test_a_transaction_commits_at_its_end_and_rolls_back_on_an_error(db: Database) -> None:
@@ -224,7 +224,7 @@ async def test_lost_connections_are_replaced(db: Database, database_url: str) ->
         except DatabaseUnavailable:
             return False
 
-    await eventually(works)
+    await wait_until(works)
 
 
 async def test_a_database_that_is_not_there() -> None:

@@ -13,7 +13,8 @@ from storage.database import Database
 from storage.followers import advance_follower, get_follower_position
 from storage.leases import acquire_leases, list_leases
 from storage.positions import stream_position
-from tests.fast_clock import FastClock, eventually
+from tests.fast_clock import FastClock
+from tests.waiting import wait_until
 
 KEYS = frozenset({"room:"})
 
@@ -107,7 +108,7 @@ async def has_handled(db: Database, *expected: int) -> None:
         assert numbers == list(expected)[: len(numbers)]
         return len(numbers) == len(expected)
 
-    await eventually(complete)
+    await wait_until(complete)
 
 
 async def holder(db: Database) -> str | None:
@@ -135,7 +136,7 @@ async def test_a_new_follower_begins_now_unless_told_otherwise(news: Database) -
         running_hub(news, bus) as hub,
         running(make_follower(news, hub, Copyist(news), from_beginning=False)),
     ):
-        await eventually(has_begun)
+        await wait_until(has_begun)
         await write(news, bus, 2)
         await has_handled(news, 2)
 
@@ -198,7 +199,7 @@ async def test_who_was_robbed_of_the_lease_in_the_middle_of_a_batch_saves_nothin
         # The slow one's clock stands nearly still: it renews nothing and notices nothing.
         running(make_follower(news, hub, slow, clock=FastClock(0.001))),
     ):
-        await eventually(is_in_a_batch)
+        await wait_until(is_in_a_batch)
         async with news.connection() as conn:
             await conn.execute("UPDATE leases SET expires_at = now() - interval '1 second'")
         async with running(make_follower(news, hub, fast)):
@@ -225,7 +226,7 @@ async def test_a_holder_that_cannot_renew_stops(news: Database) -> None:
             await asyncio.sleep(0.1)
             return consumer.batches == before
 
-        await eventually(has_stopped)
+        await wait_until(has_stopped)
         assert await holder(news) == "another"
 
 

@@ -13,7 +13,8 @@ from storage.embedded import EmbeddedPostgres
 from storage.errors import DatabaseUnavailable
 from storage.migrate import migrate
 from storage.positions import stream_position
-from tests.fast_clock import FastClock, eventually
+from tests.fast_clock import FastClock
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ async def test_pool_and_hub_continue_after_a_restart(postgres: EmbeddedPostgres)
                 except DatabaseUnavailable:
                     return False
 
-            await eventually(is_back)
+            await wait_until(is_back)
             async with db.transaction() as conn:
                 position = await stream_position(conn)
             await bus.wake({"room:!a:b"}, position)

@@ -1,0 +1,269 @@
+"""The command `homeserver`: what operators type."""
+
+import os
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+import uvloop
+
+from homeserver.config.environment import CONFIG_VARIABLE, unknown_variables
+from homeserver.config.load import ConfigError, load_config
+from homeserver.config.reference import example_yaml, reference_markdown
+from homeserver.config.schema import Config
+from homeserver.core.errors import InvalidParam, MatrixError
+from homeserver.core.ids import ServerName, UserId
+from homeserver.core.version import NAME, VERSION
+from homeserver.runtime.administration import administration
+from homeserver.runtime.clock import SystemClock
+from homeserver.runtime.listeners import ListenError
+from homeserver.runtime.start import ServerError, database_of, run_server, run_worker
+from homeserver.services.accounts.administration import NewAccount
+from storage.embedded import EmbeddedPostgresError
+from storage.errors import DatabaseError
+from storage.migrate import migrate, rebase, status
+from storage.users import UserRow
+
+T = TypeVar("T")
+
+PAGE: Final = 500
+"""How many accounts are read at once."""
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tells an expected failure on standard error, in a line or a few, with exit code 1."""
+    try:
+        yield
+    except ConfigError as error:
+        raise click.ClickException("The configuration cannot be used:\n" + "\n".join(error.mistakes)) from error
+    except MatrixError as error:
+        raise click.ClickException(error.message) from error
+    except (ServerError, ListenError, EmbeddedPostgresError, DatabaseError) as error:
+        raise click.ClickException(str(error) or type(error).__name__) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
+
+
+config_option = click.option(
+    "-c",
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    default="config.yaml",
+    envvar=CONFIG_VARIABLE,
+    show_default=True,
+    help="The configuration file.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, prog_name=NAME)
+def main() -> None:
+    """Heliograph, a Matrix homeserver."""
+
+
+@main.command()
+@config_option
+def run(config_file: Path) -> None:
+    """Run the server in the foreground.
+
+    It is ready when GET /health answers 200. SIGTERM lets requests finish, then stops it.
+    """
+    with _told():
+        run_server(config_file, os.environ)
+
+
+@main.command("run-worker", hidden=True)
+@config_option
+@click.option("--number", type=int, required=True)
+@click.option("--sockets", required=True)
+@click.option("--lifeline", type=int, required=True)
+def run_worker_command(config_file: Path, number: int, sockets: str, lifeline: int) -> None:
+    """Run one of several workers; the server does this itself."""
+    with _told():
+        run_worker(config_file, os.environ, number=number, sockets=sockets, lifeline=lifeline)
+
+
+@main.command("generate-config")
+@click.option("--server-name", required=True, help="The part after the colon of user names; it can never be changed.")
+@click.option("--data-dir", default="./data", show_default=True, help="The folder for the server's data.")
+@click.option("--development", is_flag=True, help="For trying out on this machine: open registration, no rate limits.")
+def generate_config(server_name: str, data_dir: str, development: bool) -> None:
+    """Write a commented configuration to standard output."""
+    try:
+        ServerName.parse(server_name)
+    except InvalidParam as error:
+        raise click.BadParameter(error.message, param_hint="--server-name") from error
+    click.echo(example_yaml(server_name=server_name, data_dir=data_dir, development=development), nl=False)
+
+
+@main.command("check-config")
+@config_option
+def check_config(config_file: Path) -> None:
+    """Tell every mistake in the configuration."""
+    for name in unknown_variables(os.environ):
+        click.echo(f"Warning: the environment variable {name} is no setting", err=True)
+    with _told():
+        load_config(config_file, os.environ)
+    click.echo(f"{config_file}: no mistakes")
+
+
+@main.command("config-reference")
+def config_reference() -> None:
+    """Write the documentation of every setting to standard output, in Markdown."""
+    click.echo(reference_markdown(), nl=False)
+
+
+@main.group()
+def user() -> None:
+    """Make and look after accounts."""
+
+
+password_option = click.option("--password", help="The password; asked for if it is not given.")
+
+
+@user.command("create")
+@config_option
+@click.argument("name")
+@password_option
+@click.option("--admin", is_flag=True, help="Make an administrator.")
+@click.option("--displayname", help="The name that others see.")
+def user_create(config_file: Path, name: str, password: str | None, admin: bool, displayname: str | None) -> None:
+    """Make the account NAME: a user id, or the part of it before the colon."""
+    account = NewAccount(username=name, password=password or _ask_password(), displayname=displayname, is_admin=admin)
+
+    async def create(config: Config) -> UserId:
+        async with administration(config, SystemClock()) as accounts:
+            return await accounts.create_user(account)
+
+    with _config_with_database(config_file) as config:
+        click.echo(_run(create(config)))
+
+
+@user.command("list")
+@config_option
+@click.option("--deactivated", is_flag=True, help="Those that have been deactivated too.")
+def user_list(config_file: Path, deactivated: bool) -> None:
+    """List the accounts, one per line, with what is special about them."""
+
+    async def show(config: Config) -> None:
+        after = ""
+        async with administration(config, SystemClock()) as accounts:
+            while rows := await accounts.list_users(after=after, limit=PAGE, with_deactivated=deactivated):
+                for row in rows:
+                    click.echo(" ".join([row.user_id, *_marks(row)]))
+                after = rows[-1].user_id
+
+    with _config_with_database(config_file) as config:
+        _run(show(config))
+
+
+def _marks(row: UserRow) -> list[str]:
+    marks = {"admin": row.is_admin, "locked": row.locked, "suspended": row.suspended, "deactivated": row.deactivated}
+    return [mark for mark, holds in marks.items() if holds]
+
+
+@user.command("reset-password")
+@config_option
+@click.argument("name")
+@password_option
+@click.option("--keep-sessions", is_flag=True, help="Leave the account's devices logged in.")
+def user_reset_password(config_file: Path, name: str, password: str | None, keep_sessions: bool) -> None:
+    """Give the account NAME another password, and end its sessions."""
+    new_password = password or _ask_password()
+
+    async def reset(config: Config) -> None:
+        async with administration(config, SystemClock()) as accounts:
+            await accounts.reset_password(accounts.user_id_named(name), new_password, logout_devices=not keep_sessions)
+
+    with _config_with_database(config_file) as config:
+        _run(reset(config))
+    click.echo("Password changed")
+
+
+@user.command("deactivate")
+@config_option
+@click.argument("name")
+@click.option("--erase", is_flag=True, help="Hide its messages from those who join its rooms later.")
+@click.confirmation_option(prompt="Nobody can ever use this account again. Go on?")
+def user_deactivate(config_file: Path, name: str, erase: bool) -> None:
+    """End the account NAME for good; its name stays taken."""
+
+    async def deactivate(config: Config) -> None:
+        async with administration(config, SystemClock()) as accounts:
+            await accounts.deactivate(accounts.user_id_named(name), erase=erase)
+
+    with _config_with_database(config_file) as config:
+        _run(deactivate(config))
+    click.echo("Deactivated")
+
+
+def _ask_password() -> str:
+    answer: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    return answer
+
+
+@main.group()
+def db() -> None:
+    """Look after the database."""
+
+
+@db.command("status")
+@config_option
+def db_status(config_file: Path) -> None:
+    """Tell how the schema stands. Exit code 1 if something is left to do."""
+    with _config_with_database(config_file) as config:
+        found = _run(status(config.database.url))
+    click.echo(f"Version: {found.version}")
+    for migration in found.pending:
+        click.echo(f"To apply: {migration.version:04} {migration.name}")
+    for number in found.unknown:
+        click.echo(f"Of a newer program: {number:04}")
+    if found.rebase_needed:
+        click.echo("Restored from a dump: run `homeserver db rebase`")
+    if found.pending or found.unknown or found.rebase_needed:
+        sys.exit(1)
+
+
+@db.command("migrate")
+@config_option
+@click.option("--to", type=click.IntRange(min=0), help="The version to go to, forwards or back. Default: the newest.")
+def db_migrate(config_file: Path, to: int | None) -> None:
+    """Bring the schema to a version. The server does it by itself when it starts."""
+    with _config_with_database(config_file) as config:
+        done = _run(migrate(config.database.url, to=to))
+    for migration in done:
+        verb = "Took back" if to is not None and migration.version > to else "Applied"
+        click.echo(f"{verb} {migration.version:04} {migration.name}")
+    if not done:
+        click.echo("Nothing to do")
+
+
+@db.command("rebase")
+@config_option
+def db_rebase(config_file: Path) -> None:
+    """Continue all streams above what clients have seen, after a restore from a dump.
+
+    No server may run meanwhile.
+    """
+    with _config_with_database(config_file) as config:
+        offset = _run(rebase(config.database.url))
+    click.echo(f"Rebased by {offset}")
+
+
+@contextmanager
+def _config_with_database(config_file: Path) -> Iterator[Config]:
+    """The configuration, with a database that runs: an embedded one may be that of a running server."""
+    with _told():
+        config = load_config(config_file, os.environ)
+        config.data_dir.mkdir(parents=True, exist_ok=True)
+        with database_of(config, join=True) as running:
+            yield running
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return uvloop.run(work)

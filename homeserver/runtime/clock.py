@@ -1,0 +1,20 @@
+"""The real clock, and the only place that asks the system for the time."""
+
+import asyncio
+import time
+
+
+class SystemClock:
+    """Time as the system tells it (`homeserver.core.clock.Clock`)."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits."""
+        await asyncio.sleep(seconds)

@@ -1,0 +1,151 @@
+"""Builds every object of a worker once, in the order of the layers; takes them down in the reverse order."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+from redis.asyncio import Redis
+
+from client_api.auth import client_authenticator
+from homeserver.config.schema import Config
+from homeserver.core.clock import Clock
+from homeserver.core.errors import Unauthorized
+from homeserver.runtime import health, metrics
+from homeserver.runtime.accounts import Means, compose_accounts
+from homeserver.runtime.application import Application, BackgroundTask
+from homeserver.runtime.live import compose_live
+from homeserver.runtime.push import compose_push
+from homeserver.runtime.rooms import compose_rooms
+from homeserver.runtime.signing_key import load_signing_key
+from homeserver.services.accounts.attempts import AttemptCounts, LocalAttemptCounts
+from homeserver.services.accounts.redis_attempts import RedisAttemptCounts
+from homeserver.services.ports import NoRemoteProfiles
+from homeserver.services.stream.hub import Hub, StreamKeys
+from homeserver.web.dispatch import Dispatcher, prepare
+from homeserver.web.endpoint import Endpoint, RateLimit, Request
+from homeserver.web.rate_limits import BucketStore, LocalBuckets, Rate, RateLimits
+from homeserver.web.redis_rate_limits import RedisBuckets
+from homeserver.web.websocket import WEBSOCKET_SECTION, WebSocketTransport
+from homeserver.web.write_tasks import WriteTasks
+from storage.account_data import SELECT_ACCOUNT_DATA_KEYS
+from storage.bus.base import Bus
+from storage.bus.memory import MemoryBus
+from storage.bus.redis import RedisBus
+from storage.database import Database
+from storage.devices import SELECT_DEVICE_KEYS
+from storage.presence import SELECT_PRESENCE_KEYS
+from storage.profiles import SELECT_PROFILE_KEYS
+from storage.receipts import SELECT_RECEIPT_KEYS
+from storage.statements import statement_names
+from storage.timelines import SELECT_EVENT_KEYS, SELECT_MEMBERSHIP_KEYS
+from storage.typing import SELECT_TYPING_KEYS
+
+STREAMS: Final = (
+    StreamKeys("events", SELECT_EVENT_KEYS),
+    StreamKeys("membership_changes", SELECT_MEMBERSHIP_KEYS),
+    StreamKeys("account_data", SELECT_ACCOUNT_DATA_KEYS),
+    StreamKeys("devices", SELECT_DEVICE_KEYS),
+    StreamKeys("presence", SELECT_PRESENCE_KEYS),
+    StreamKeys("profiles", SELECT_PROFILE_KEYS),
+    StreamKeys("receipts", SELECT_RECEIPT_KEYS),
+    StreamKeys("typing", SELECT_TYPING_KEYS),
+)
+"""What the hub looks at each second, should a wake have been lost."""
+
+
+@asynccontextmanager
+async def compose(config: Config, clock: Clock) -> AsyncIterator[Application]:
+    """A worker, until the block ends; its database must be up and migrated.
+
+    Raises:
+        DatabaseUnavailable: the database is away.
+    """
+    key = load_signing_key(config.data_dir)
+    async with AsyncExitStack() as stack:
+        db = await stack.enter_async_context(
+            Database(config.database.url, config.database, statement_names=statement_names())
+        )
+        redis = await _redis(config, stack)
+        writes = await stack.enter_async_context(WriteTasks())
+        bus = _bus(config, clock)
+        hub = Hub(db=db, bus=bus, clock=clock, streams=STREAMS)
+        means = Means(config=config, db=db, bus=bus, clock=clock)
+        push = compose_push(means)
+        accounts = compose_accounts(
+            means,
+            attempt_counts=_attempt_counts(clock, redis),
+            remote_profiles=NoRemoteProfiles(),
+            computed_account_data={"m.push_rules": push.rules.content},
+        )
+        rooms = compose_rooms(means, key=key, push=push.evaluator)
+        live = compose_live(means, hub=hub, accounts=accounts, rooms=rooms, push=push)
+        client = [*accounts.sections, *rooms.sections, *live.sections, *push.sections, WEBSOCKET_SECTION]
+        dispatcher = Dispatcher(
+            authenticate_client=client_authenticator(accounts.authentication),
+            authenticate_server=_refuse_server,
+            rate_limits=_rate_limits(config, clock, redis),
+            writes=writes,
+            clock=clock,
+        )
+        websocket = WebSocketTransport(
+            operations=prepare(client),
+            dispatcher=dispatcher,
+            clock=clock,
+            trusted_proxies=sorted({str(proxy) for listener in config.listeners for proxy in listener.x_forwarded}),
+        )
+        yield Application(
+            sections={
+                "client": client,
+                "admin": accounts.admin_sections,
+                "health": [health.section(db)],
+                "metrics": [metrics.section()],
+            },
+            dispatcher=dispatcher,
+            clock=clock,
+            websocket=websocket,
+            background=[
+                BackgroundTask("bus", bus.run),
+                BackgroundTask("hub", hub.run),
+                BackgroundTask("last_seen", accounts.last_seen.run),
+                *live.background,
+                *push.background,
+            ],
+            drain=websocket.stop,
+        )
+
+
+async def _redis(config: Config, stack: AsyncExitStack) -> Redis | None:
+    """The connection pool for what several processes count together; it connects when it is used."""
+    if config.redis.url is None:
+        return None
+    redis: Redis = Redis.from_url(config.redis.url)
+    stack.push_async_callback(redis.aclose)
+    return redis
+
+
+def _bus(config: Config, clock: Clock) -> Bus:
+    if config.redis.url is None:
+        return MemoryBus()
+    return RedisBus(url=config.redis.url, channel=f"heliograph:{config.server_name}", clock=clock)
+
+
+def _rate_limits(config: Config, clock: Clock, redis: Redis | None) -> RateLimits:
+    limits = config.rate_limits
+    rates = {kind: getattr(limits, kind.value) for kind in RateLimit}
+    store: BucketStore = LocalBuckets(clock)
+    if redis is not None:
+        store = RedisBuckets(redis, fallback=store, clock=clock)
+    return RateLimits(
+        store=store,
+        rates={kind: Rate(per_second=rate.per_second, burst=rate.burst) for kind, rate in rates.items()},
+        enabled=limits.enabled,
+    )
+
+
+def _attempt_counts(clock: Clock, redis: Redis | None) -> AttemptCounts:
+    local = LocalAttemptCounts(clock)
+    return local if redis is None else RedisAttemptCounts(redis, fallback=local, clock=clock)
+
+
+async def _refuse_server(_: Endpoint, __: Request) -> Request:
+    raise Unauthorized("This server does not federate")

@@ -1,0 +1,32 @@
+"""`GET /health`: 200 when this worker can do its work, 503 when it cannot."""
+
+import asyncio
+from typing import Final
+
+from homeserver.core.errors import MatrixError
+from homeserver.web.endpoint import Access, Request, Response, Section
+from storage.database import Database
+from storage.errors import DatabaseError
+from storage.migrate import load_migrations, schema_version
+
+HEALTH_SECONDS_MAX: Final = 3.0
+
+
+def section(db: Database) -> Section:
+    """The endpoint, which asks the database each time."""
+    s = Section("Health")
+    newest = len(load_migrations())
+
+    @s.endpoint("GET", "/health", access=Access.PUBLIC)
+    async def health(_: Request) -> Response:
+        """Says whether the server can serve: the database answers, and its schema is the one this server knows."""
+        try:
+            async with asyncio.timeout(HEALTH_SECONDS_MAX), db.connection() as conn:
+                version = await schema_version(conn)
+        except (DatabaseError, MatrixError, TimeoutError):
+            return Response({"status": "unavailable", "reason": "The database does not answer"}, status=503)
+        if version < newest:
+            return Response({"status": "unavailable", "reason": "The database is not migrated"}, status=503)
+        return Response({"status": "ok"})
+
+    return s

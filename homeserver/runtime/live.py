@@ -1,0 +1,65 @@
+"""Builds what is live: typing, receipts, presence, and the sync that tells of everything."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from client_api.sections import presence as presence_section
+from client_api.sections import read_markers, receipts, typing
+from client_api.sync import v3
+from homeserver.runtime.accounts import Accounts, Means
+from homeserver.runtime.application import BackgroundTask
+from homeserver.runtime.push import Push
+from homeserver.runtime.rooms import Rooms
+from homeserver.services.ephemeral.presence import Presence
+from homeserver.services.ephemeral.receipts import Receipts
+from homeserver.services.ephemeral.typing import Typing
+from homeserver.services.stream.hub import Hub
+from homeserver.services.sync.account import AccountSections
+from homeserver.services.sync.longpoll import LongPoll
+from homeserver.services.sync.response import SyncResponses
+from homeserver.services.sync.rooms import RoomSections
+from homeserver.services.sync.sent_members import SentMembers
+from homeserver.services.sync.state import StateSections
+from homeserver.services.sync.timeline import Timelines
+from homeserver.web.endpoint import Section
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """All endpoints, and what runs beside the listeners."""
+
+    sections: Sequence[Section]
+    background: Sequence[BackgroundTask]
+
+
+def compose_live(means: Means, *, hub: Hub, accounts: Accounts, rooms: Rooms, push: Push) -> Live:
+    """Builds the services and their endpoints."""
+    db, bus, clock = means.db, means.bus, means.clock
+    presence = Presence(db=db, clock=clock, config=means.config.presence)
+    typing_service = Typing(db=db, bus=bus, clock=clock, presence=presence)
+    receipts_service = Receipts(db=db, bus=bus, clock=clock, presence=presence)
+    responses = SyncResponses(
+        db=db,
+        rooms=RoomSections(
+            timelines=Timelines(access=rooms.access),
+            states=StateSections(states=rooms.states, sent_members=SentMembers()),
+            renderer=rooms.renderer,
+            stripped_state=rooms.stripped_state,
+            unread_counts=push.unread_counts,
+        ),
+        account=AccountSections(presence=presence, push_rules=push.rules),
+    )
+    longpoll = LongPoll(db=db, hub=hub, clock=clock, responses=responses)
+    return Live(
+        sections=(
+            v3.section(longpoll, accounts.filters, presence),
+            typing.section(typing_service),
+            receipts.section(receipts_service),
+            read_markers.section(receipts_service),
+            presence_section.section(presence),
+        ),
+        background=(
+            BackgroundTask("presence", presence.run),
+            BackgroundTask("typing", typing_service.run),
+        ),
+    )

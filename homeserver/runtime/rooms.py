@@ -1,0 +1,98 @@
+"""Builds what rooms are made of: the services that write and read them, and their endpoints."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from client_api.sections import (
+    create_room,
+    joined_rooms,
+    room_membership,
+    room_redaction,
+    room_send,
+    room_state,
+)
+from homeserver.core.signing import SigningKey
+from homeserver.runtime.accounts import Means
+from homeserver.services.rooms.access import RoomAccess
+from homeserver.services.rooms.aggregations import Aggregations
+from homeserver.services.rooms.alias_lookup import AliasLookup, NoRemoteAliases
+from homeserver.services.rooms.append import Appender
+from homeserver.services.rooms.create import RoomCreation
+from homeserver.services.rooms.drafts import PushEvaluator
+from homeserver.services.rooms.heads import Heads
+from homeserver.services.rooms.lanes import Lanes
+from homeserver.services.rooms.membership import Memberships
+from homeserver.services.rooms.redactions import Redactions
+from homeserver.services.rooms.rendering import EventRenderer
+from homeserver.services.rooms.send import MessageEvents
+from homeserver.services.rooms.state import RoomState
+from homeserver.services.rooms.stripped_state import StrippedState
+from homeserver.web.endpoint import Section
+from storage.events import EventCache
+from storage.state import StateStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """The services that others build upon, and all endpoints."""
+
+    access: RoomAccess
+    memberships: Memberships
+    renderer: EventRenderer
+    states: StateStore
+    stripped_state: StrippedState
+    sections: Sequence[Section]
+
+
+def compose_rooms(means: Means, *, key: SigningKey, push: PushEvaluator) -> Rooms:
+    """Builds all services of rooms and their endpoints."""
+    config, db = means.config, means.db
+    states = StateStore()
+    access = RoomAccess(states=states)
+    aliases = AliasLookup(db=db, server_name=config.server_name, remote=NoRemoteAliases())
+    appender = Appender(
+        db=db,
+        bus=means.bus,
+        clock=means.clock,
+        server_name=config.server_name,
+        key=key,
+        heads=Heads(),
+        lanes=Lanes(),
+        push=push,
+    )
+    memberships = Memberships(db=db, appender=appender, server_name=config.server_name)
+    redactions = Redactions(db=db, appender=appender, server_name=config.server_name)
+    messages = MessageEvents(db=db, appender=appender, redactions=redactions)
+    creation = RoomCreation(
+        db=db,
+        appender=appender,
+        clock=means.clock,
+        server_name=config.server_name,
+        rooms_config=config.rooms,
+        directory_config=config.directory,
+    )
+    state = RoomState(
+        db=db,
+        appender=appender,
+        memberships=memberships,
+        access=access,
+        aliases=aliases,
+        states=states,
+        events=EventCache(),
+        server_name=config.server_name,
+    )
+    return Rooms(
+        access=access,
+        memberships=memberships,
+        renderer=EventRenderer(clock=means.clock, aggregations=Aggregations(access=access)),
+        states=states,
+        stripped_state=StrippedState(states=states),
+        sections=(
+            create_room.section(creation),
+            joined_rooms.section(memberships),
+            room_membership.section(memberships, aliases),
+            room_send.section(messages),
+            room_redaction.section(messages),
+            room_state.section(state),
+        ),
+    )

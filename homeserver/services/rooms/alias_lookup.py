@@ -1,0 +1,65 @@
+"""Where room aliases point to.
+
+https://spec.matrix.org/v1.19/client-server-api/#room-aliases
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from homeserver.core.errors import BadAlias, NotFound
+from homeserver.core.ids import RoomAlias, RoomId, ServerName
+from storage.aliases import find_rooms_of_aliases
+from storage.database import Database
+
+
+class RemoteAliases(Protocol):
+    """The aliases of other servers."""
+
+    async def find_room(self, alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]] | None:
+        """Asks the alias's server where it points to, and which servers are in the room; None if nowhere."""
+        ...
+
+
+class NoRemoteAliases:
+    """For a server that asks no others."""
+
+    async def find_room(self, alias: RoomAlias) -> None:
+        """Says that there is no such alias."""
+
+
+class AliasLookup:
+    """Resolves aliases, of this server and of others."""
+
+    def __init__(self, *, db: Database, server_name: ServerName, remote: RemoteAliases) -> None:
+        self._db = db
+        self._server_name = server_name
+        self._remote = remote
+
+    async def resolve(self, alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]:
+        """Where an alias points to, and servers that are in the room.
+
+        Raises:
+            NotFound: there is no such alias.
+        """
+        if alias.server_name == self._server_name:
+            async with self._db.connection() as conn:
+                room_id = (await find_rooms_of_aliases(conn, [alias])).get(alias)
+            if room_id is not None:
+                return room_id, (self._server_name,)
+        elif (found := await self._remote.find_room(alias)) is not None:
+            return found
+        raise NotFound("There is no such alias")
+
+    async def check_point_to(self, aliases: Collection[RoomAlias], room_id: RoomId) -> None:
+        """Checks that aliases point to a room.
+
+        Raises:
+            BadAlias: one does not.
+        """
+        for alias in aliases:
+            try:
+                target, _ = await self.resolve(alias)
+            except NotFound as error:
+                raise BadAlias(f"The alias {alias} does not exist") from error
+            if target != room_id:
+                raise BadAlias(f"The alias {alias} points to another room")

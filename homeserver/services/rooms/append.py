@@ -1,0 +1,250 @@
+"""The only writer of events. Whatever adds events to a room of this server goes through here.
+
+Workers do not lock a room against each other while they make an event. They make it on the head they know, and the
+stored function `append_events` refuses it if the room's state has changed meanwhile; then it is made again. Messages of
+several workers may stand side by side, for they change no state: the next event follows both. A change of state has to
+follow all that is there, so that it is never in dispute.
+
+https://spec.matrix.org/v1.19/server-server-api/#pdus
+"""
+
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, Protocol
+
+from prometheus_client import Counter
+
+from homeserver.core.clock import Clock
+from homeserver.core.errors import MatrixError, UnavailableForNow
+from homeserver.core.hashing import reference_hash
+from homeserver.core.ids import EventId, RoomId, ServerName
+from homeserver.core.pdu import Pdu, StateKey
+from homeserver.core.room_versions import EventIdFormat, RoomVersion
+from homeserver.core.signing import SigningKey
+from homeserver.core.unpadded_base64 import encode_base64
+from homeserver.services.rooms.batches import make_batch, member_of
+from homeserver.services.rooms.drafts import (
+    AddedEvents,
+    Compose,
+    Draft,
+    PushedRoom,
+    PushEvaluator,
+    PushOutcome,
+    StateEntry,
+)
+from homeserver.services.rooms.event_chain import ChainedEvent, EventChain, Place, draft_slots
+from homeserver.services.rooms.heads import Head, Heads
+from homeserver.services.rooms.lanes import Lanes
+from storage.append import Appended, Batch, RoomChanged, append_events
+from storage.bus.base import Bus
+from storage.database import Connection, Database
+from storage.errors import UniqueViolation
+from storage.events import list_pdus
+from storage.rooms import insert_room
+
+ATTEMPTS_MAX: Final = 8
+_JITTER_MS_MAX: Final = 20
+
+ROOM_CHANGED: Final = Counter("heliograph_room_changed", "Events that had to be made again, for the room had changed.")
+
+
+class AlongWith(Protocol):
+    """What else is written in the transaction that creates a room."""
+
+    async def __call__(self, conn: Connection, room_id: RoomId) -> None:
+        """Writes it; an exception gives up the room."""
+        ...
+
+
+class Appender:
+    """Adds events to rooms."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        bus: Bus,
+        clock: Clock,
+        server_name: ServerName,
+        key: SigningKey,
+        heads: Heads,
+        lanes: Lanes,
+        push: PushEvaluator,
+    ) -> None:
+        self._db = db
+        self._bus = bus
+        self._clock = clock
+        self._server_name = server_name
+        self._key = key
+        self._heads = heads
+        self._lanes = lanes
+        self._push = push
+
+    async def append(self, room_id: RoomId, compose: Compose, *, slots: Collection[StateKey] = ()) -> AddedEvents:
+        """Adds what `compose` decides on to a room, all of it or nothing.
+
+        Args:
+            room_id: the room.
+            compose: makes drafts from the room as it is; asked again when the room has changed.
+            slots: the entries of the current state that it asks for. What authorization needs is found without.
+
+        Raises:
+            Forbidden: this server is not in the room, or the room's rules do not allow an event.
+            RoomChanged: an event that a draft rewrites has changed since it was read.
+            UniqueViolation: of `events_transaction`: there is an event of the transaction id already.
+            UnavailableForNow: the room is too busy.
+            MatrixError: what `compose` raises, or an event is malformed or too large.
+        """
+        async with self._lanes.enter(room_id):
+            added = await self._append_in_lane(room_id, compose, slots)
+        if added.position is not None:
+            await self._bus.wake(wake_keys(room_id, added.events, self._server_name), added.position)
+        return added
+
+    async def create(
+        self, room_version: RoomVersion, drafts: Sequence[Draft], *, along_with: AlongWith | None = None
+    ) -> RoomId:
+        """Makes a room of its first events, all in one transaction.
+
+        Args:
+            room_version: of the room.
+            drafts: the events; the first is the create event.
+            along_with: writes what belongs to the room in the same transaction, for example its alias.
+
+        Raises:
+            Forbidden: the rules of the room version do not allow an event.
+            MatrixError: what `along_with` raises, or an event is malformed or too large.
+        """
+        own_id = None if room_version.room_id_is_create_hash else self._new_room_id()
+        slots: set[StateKey] = set()
+        for draft in drafts:
+            slots |= draft_slots(draft, room_version)
+        place = Place(own_id, room_version, extremities=(), entries=dict.fromkeys(slots), extremity_hashes={})
+        chain = self._make(place, drafts)
+        room_id = chain[0].pdu.room_id
+        events = [link.pdu for link in chain]
+        outcomes = await self._push.evaluate(PushedRoom(None, room_id, room_version, 0, {}), events)
+        async with self._db.transaction() as conn:
+            room_nid = await insert_room(conn, room_id, room_version)
+            if room_nid is None:
+                # A room of version 12 is named after its create event: the same was made in the same millisecond.
+                raise UnavailableForNow("The room has just been created")
+            head = Head(room_nid, room_id, room_version, 0, None, ())
+            batch = make_batch(head, chain, outcomes, drafts, server_name=self._server_name, follows_all=True)
+            appended = await append_events(conn, batch)
+            if along_with is not None:
+                await along_with(conn, room_id)
+        self._heads.advance(head, appended, _new_entries(chain, appended))
+        await self._bus.wake(wake_keys(room_id, events, self._server_name), appended.position)
+        return room_id
+
+    def _new_room_id(self) -> RoomId:
+        letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+        return RoomId.parse(f"!{''.join(secrets.choice(letters) for _ in range(18))}:{self._server_name}")
+
+    async def _append_in_lane(self, room_id: RoomId, compose: Compose, slots: Collection[StateKey]) -> AddedEvents:
+        head = self._heads.find_cached(room_id, slots)
+        is_fresh = head is None
+        for attempt in range(ATTEMPTS_MAX):
+            if head is None:
+                async with self._db.connection() as conn:
+                    head = await self._heads.read(conn, room_id, slots)
+            drafts: Sequence[Draft] = ()
+            try:
+                drafts = compose(head)
+                if drafts:
+                    return await self._append_drafts(head, drafts)
+                if is_fresh:
+                    return AddedEvents()
+            except RoomChanged:
+                ROOM_CHANGED.inc()
+                if is_fresh and any(draft.rewrites for draft in drafts):
+                    # The rewritten events may be what has changed; they are the caller's to read again.
+                    raise
+                if attempt + 1 == ATTEMPTS_MAX:
+                    break
+                await self._clock.sleep(secrets.randbelow(1 + _JITTER_MS_MAX * attempt) / 1000)
+            except MatrixError:
+                # What is refused in the room as it was remembered may be right in the room as it is.
+                if is_fresh:
+                    raise
+            head, is_fresh = None, True
+        raise UnavailableForNow("The room is too busy")
+
+    async def _append_drafts(self, head: Head, drafts: Sequence[Draft]) -> AddedEvents:
+        """Makes the events and adds them.
+
+        Raises:
+            RoomChanged: the room is not as `head` has it.
+        """
+        slots: set[StateKey] = set()
+        for draft in drafts:
+            slots |= draft_slots(draft, head.room_version)
+        hashes: Mapping[EventId, str] = {}
+        if head.lacks(slots) or head.room_version.event_id_format is EventIdFormat.SERVER_ASSIGNED:
+            async with self._db.connection() as conn:
+                now = await self._heads.read(conn, head.room_id, slots)
+                if now.state_version != head.state_version:
+                    raise RoomChanged
+                head = now
+                hashes = await _extremity_hashes(conn, head)
+        entries = {slot: head.entries[slot] for slot in slots}
+        chain = self._make(Place(head.room_id, head.room_version, head.extremities, entries, hashes), drafts)
+        events = [link.pdu for link in chain]
+        outcomes = await self._evaluate_push(head, entries, events)
+        is_state = any(pdu.is_state for pdu in events)
+        batch = make_batch(head, chain, outcomes, drafts, server_name=self._server_name, follows_all=is_state)
+        appended = await self._write(batch)
+        if batch.is_state_forked:
+            self._heads.discard(head.room_id)
+        else:
+            self._heads.advance(head, appended, _new_entries(chain, appended))
+        return AddedEvents(appended.position, events, appended.event_nids)
+
+    async def _write(self, batch: Batch) -> Appended:
+        try:
+            async with self._db.connection() as conn:
+                return await append_events(conn, batch)
+        except UniqueViolation as error:
+            if error.constraint != "events_event_id_key":
+                raise
+            # Another worker has made the very same event in the same millisecond.
+            raise RoomChanged from error
+
+    async def _evaluate_push(
+        self, head: Head, entries: Mapping[StateKey, StateEntry | None], events: Sequence[Pdu]
+    ) -> Sequence[PushOutcome]:
+        state = {slot: entry.pdu for slot, entry in entries.items() if entry is not None}
+        room = PushedRoom(head.room_nid, head.room_id, head.room_version, head.state_version, state)
+        return await self._push.evaluate(room, events)
+
+    def _make(self, place: Place, drafts: Sequence[Draft]) -> list[ChainedEvent]:
+        chain = EventChain(place, server_name=self._server_name, key=self._key, now_ms=self._clock.now_ms())
+        return [chain.add(draft) for draft in drafts]
+
+
+async def _extremity_hashes(conn: Connection, head: Head) -> Mapping[EventId, str]:
+    """The reference hashes of the extremities, which only room versions 1 and 2 write into the next event."""
+    if head.room_version.event_id_format is not EventIdFormat.SERVER_ASSIGNED:
+        return {}
+    pdus = await list_pdus(conn, [extremity.event_nid for extremity in head.extremities])
+    return {pdu.event_id: encode_base64(reference_hash(pdu.json, pdu.room_version)) for pdu in pdus.values()}
+
+
+def _new_entries(chain: Sequence[ChainedEvent], appended: Appended) -> dict[StateKey, StateEntry | None]:
+    """The entries of the current state that were added."""
+    return {
+        link.pdu.state_slot: StateEntry(event_nid, link.pdu)
+        for link, event_nid in zip(chain, appended.event_nids, strict=True)
+        if link.pdu.state_slot is not None
+    }
+
+
+def wake_keys(room_id: RoomId, events: Sequence[Pdu], server_name: ServerName) -> set[str]:
+    """Who is to be woken for events: the room, and local users whose membership they change."""
+    keys = {f"room:{room_id}"}
+    for pdu in events:
+        member = member_of(pdu)
+        if member is not None and member.server_name == server_name:
+            keys.add(f"user:{member}")
+    return keys

@@ -1,0 +1,124 @@
+"""Who is, or was, in a room.
+
+https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmembers
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from homeserver.core.errors import Forbidden
+from homeserver.core.ids import RoomId, UserId
+from homeserver.core.requester import Requester
+from homeserver.core.tokens import HistoryToken, SyncToken
+from homeserver.services.rooms.access import ReadableRoom, RoomAccess
+from homeserver.services.rooms.history_reader import readable_span
+from homeserver.services.rooms.rendering import EventRenderer
+from homeserver.services.rooms.state_at import state_after
+from storage.database import Connection, Database
+from storage.events import StoredEvent
+from storage.history import HistorySpan, find_last_event, history_token
+from storage.rooms import find_room
+from storage.state import StateStore
+from storage.state_events import is_appservice_joined, list_joined_members, list_member_events
+
+
+@dataclass(frozen=True, slots=True)
+class MemberProfile:
+    """How a member calls itself in a room; None for what it does not say."""
+
+    display_name: str | None
+    avatar_url: str | None
+
+
+class RoomMembers:
+    """Lists the members of rooms."""
+
+    def __init__(self, *, db: Database, access: RoomAccess, renderer: EventRenderer, states: StateStore) -> None:
+        self._db = db
+        self._access = access
+        self._renderer = renderer
+        self._states = states
+
+    async def members(
+        self,
+        requester: Requester,
+        room_id: RoomId,
+        *,
+        at: HistoryToken | SyncToken | None,
+        membership: str | None,
+        not_membership: str | None,
+    ) -> Sequence[Any]:
+        """The member events of a room's state, ready to be encoded.
+
+        Args:
+            requester: who asks; who has left the room sees the members as they were then.
+            room_id: the room.
+            at: a point of time; None for now.
+            membership: the wanted membership; None if it does not matter.
+            not_membership: an unwanted one. If both are given, either suffices.
+
+        Raises:
+            Forbidden: the user may not read the room, or not at that point.
+        """
+        async with self._db.connection() as conn:
+            readable = await self._access.require_readable(conn, requester.user_id, room_id)
+            state = await self._state(conn, requester.user_id, readable, at)
+            members = await list_member_events(conn, state.values())
+            wanted = [event for event in members if _is_wanted(event, membership, not_membership)]
+            return await self._renderer.render(conn, wanted, requester, bundle=False)
+
+    async def _state(
+        self, conn: Connection, user_id: UserId, readable: ReadableRoom, token: HistoryToken | SyncToken | None
+    ) -> Mapping[int, int]:
+        """The state that is asked for, as `event_nid` by slot."""
+        if token is not None:
+            span = readable_span(readable)
+            point = min(span.upto, await history_token(conn, span.room_nid, token))
+            last = await find_last_event(conn, HistorySpan(span.room_nid, upto=point))
+            if last is None:
+                return {}
+            if not await self._access.filter_visible(conn, user_id, [last]):
+                raise Forbidden("You may not see the room as it was then")
+            return await state_after(conn, self._states, last)
+        if readable.departure is not None:
+            return await state_after(conn, self._states, readable.departure)
+        return (await self._states.load(conn, readable.state_id)).entries()
+
+    async def joined_members(self, requester: Requester, room_id: RoomId) -> Mapping[UserId, MemberProfile]:
+        """The users who are joined to a room, for one of them, or for an application service that has one of them.
+
+        Raises:
+            Forbidden: the user is not in the room.
+        """
+        async with self._db.connection() as conn:
+            room_nid = await self._joined_room(conn, requester, room_id)
+            joined = await list_joined_members(conn, room_nid)
+        return {user_id: _profile(orjson.loads(text)["content"]) for user_id, text in joined.items()}
+
+    async def _joined_room(self, conn: Connection, requester: Requester, room_id: RoomId) -> int:
+        """The number of a room that the requester, or its application service, is joined to."""
+        if requester.appservice_id is not None:
+            room = await find_room(conn, room_id)
+            if room is not None and await is_appservice_joined(conn, requester.appservice_id, room.room_nid):
+                return room.room_nid
+        return (await self._access.require_joined(conn, requester.user_id, room_id)).room_nid
+
+
+def _is_wanted(event: StoredEvent, membership: str | None, not_membership: str | None) -> bool:
+    if membership is None and not_membership is None:
+        return True
+    actual = event.content.get("membership")
+    return (membership is not None and actual == membership) or (
+        not_membership is not None and actual != not_membership
+    )
+
+
+def _profile(content: Mapping[str, Any]) -> MemberProfile:
+    display_name, avatar_url = content.get("displayname"), content.get("avatar_url")
+    return MemberProfile(
+        display_name=display_name if isinstance(display_name, str) else None,
+        avatar_url=avatar_url if isinstance(avatar_url, str) else None,
+    )

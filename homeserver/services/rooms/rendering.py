@@ -1,0 +1,111 @@
+"""Events in the form that one client is given.
+
+What depends on the reader or on the moment (`age`, `transaction_id`, `membership`, bundled aggregations) is spliced into
+the stored JSON text, so that an event is neither parsed nor encoded again.
+
+https://spec.matrix.org/v1.19/client-server-api/#room-event-format
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from homeserver.core.clock import Clock
+from homeserver.core.event_fields import EventFields, apply_event_fields
+from homeserver.core.ids import EventId
+from homeserver.core.pdu import Pdu
+from homeserver.core.requester import Requester
+from homeserver.services.rooms.aggregations import Aggregations
+from homeserver.services.rooms.unsigned import splice_unsigned
+from storage.database import Connection
+from storage.events import StoredEvent, list_pdus
+
+
+@dataclass(frozen=True, slots=True)
+class EventForm:
+    """How a client wants its events.
+
+    Attributes:
+        fields: the members that it wants; None for all.
+        federation: it wants them as servers exchange them.
+    """
+
+    fields: EventFields | None = None
+    federation: bool = False
+
+
+CLIENT_FORM: Final = EventForm()
+
+
+class EventRenderer:
+    """Makes the JSON of events for a reader."""
+
+    def __init__(self, *, clock: Clock, aggregations: Aggregations) -> None:
+        self._clock = clock
+        self._aggregations = aggregations
+
+    async def render(
+        self,
+        conn: Connection,
+        events: Sequence[StoredEvent],
+        requester: Requester,
+        *,
+        memberships: Mapping[EventId, str] | None = None,
+        form: EventForm = CLIENT_FORM,
+        bundle: bool = True,
+    ) -> list[Any]:
+        """The events in a client's form, ready to be encoded, in their order.
+
+        Args:
+            events: events that the requester may see; whoever calls has checked that.
+            memberships: the requester's membership at each event, for `unsigned.membership`.
+            form: which form and which members are wanted.
+            bundle: whether `unsigned.m.relations` is wanted.
+        """
+        bundles: Mapping[EventId, dict[str, Any]] = {}
+        if bundle and events:
+            bundles = await self._aggregations.bundle(conn, events, requester)
+        pdus = await list_pdus(conn, [event.event_nid for event in events]) if form.federation else {}
+        return [
+            self.render_one(
+                event,
+                requester,
+                membership=(memberships or {}).get(event.event_id),
+                relations=bundles.get(event.event_id),
+                form=form,
+                pdu=pdus.get(event.event_nid),
+            )
+            for event in events
+        ]
+
+    def render_one(
+        self,
+        event: StoredEvent,
+        requester: Requester,
+        *,
+        membership: str | None = None,
+        relations: Mapping[str, Any] | None = None,
+        form: EventForm = CLIENT_FORM,
+        pdu: Pdu | None = None,
+    ) -> Any:
+        """One event in a client's form; see `render()`. `pdu` is what servers exchange, where that form is wanted."""
+        additions: dict[str, Any] = {"age": max(0, self._clock.now_ms() - event.origin_server_ts)}
+        if membership is not None:
+            additions["membership"] = membership
+        if event.transaction_id is not None and _is_from(event, requester):
+            additions["transaction_id"] = event.transaction_id
+        if relations:
+            additions["m.relations"] = relations
+        if pdu is not None:
+            return apply_event_fields({**pdu.json, "unsigned": additions}, form.fields)
+        spliced = splice_unsigned(event.client_json, additions)
+        if form.fields is None:
+            return orjson.Fragment(spliced)
+        return apply_event_fields(orjson.loads(spliced), form.fields)
+
+
+def _is_from(event: StoredEvent, requester: Requester) -> bool:
+    """Whether the requester's own device sent the event."""
+    return event.sender == requester.user_id and event.device_id == requester.device_id

@@ -1,0 +1,152 @@
+"""The timelines of a sync: the newest events of each room in the window, as many as the filter asks for.
+
+https://spec.matrix.org/v1.19/client-server-api/#syncing
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import orjson
+
+from homeserver.core.filters import RoomEventFilter
+from homeserver.core.ids import EventId, UserId
+from homeserver.core.requester import Requester
+from homeserver.core.tokens import HistoryToken
+from homeserver.services.rooms.access import RoomAccess, VisibleEvents
+from homeserver.services.sync.membership import SyncedRoom
+from homeserver.services.sync.request import SyncWindow
+from storage import timelines
+from storage.database import Connection
+from storage.events import StoredEvent
+from storage.timelines import TimelineSpan
+
+LIMIT_DEFAULT: Final = 10
+LIMIT_MAX: Final = 1000
+_PAGES_MAX: Final = 10
+_EVENT_NID_MAX: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A room's timeline.
+
+    Attributes:
+        events: oldest first.
+        memberships: the reader's at each event.
+        limited: there are earlier events in the window.
+        prev_batch: where `/messages` goes on, into the past; None if the room has nothing in the window.
+    """
+
+    events: Sequence[StoredEvent]
+    limited: bool
+    prev_batch: HistoryToken | None
+    memberships: Mapping[EventId, str] = field(default_factory=dict)
+
+
+EMPTY_TIMELINE: Final = Timeline(events=(), limited=False, prev_batch=None)
+
+
+class Timelines:
+    """Reads the timelines of many rooms at once."""
+
+    def __init__(self, *, access: RoomAccess) -> None:
+        self._access = access
+
+    async def read(
+        self,
+        conn: Connection,
+        requester: Requester,
+        rooms: Sequence[SyncedRoom],
+        window: SyncWindow,
+        event_filter: RoomEventFilter,
+        *,
+        ignored_users: frozenset[UserId],
+    ) -> Mapping[int, Timeline]:
+        """The timelines by room_nid. Rooms whose timeline is empty are absent.
+
+        A room that is new to the client starts at its first event, any other at the window's start; a room that was
+        left ends with the event of leaving.
+        """
+        limit = event_filter.limit_within(default=LIMIT_DEFAULT, maximum=LIMIT_MAX)
+        by_nid = {room.room_nid: room for room in rooms if event_filter.allows_room(room.room_id)}
+        spans = [_span(room, window) for room in by_nid.values()]
+        found: dict[int, list[StoredEvent]] = {}
+        memberships: dict[EventId, str] = {}
+        for _ in range(_PAGES_MAX):
+            pages = await timelines.list_timelines(conn, spans, event_filter=event_filter, limit=limit + 1)
+            shown = await self._shown(conn, requester, by_nid, pages, event_filter, ignored_users)
+            memberships |= shown.memberships
+            for event in shown.events:
+                found.setdefault(event.room_nid, []).append(event)
+            spans = [
+                replace(span, before_event_nid=pages[span.room_nid][-1].event_nid)
+                for span in spans
+                if len(pages.get(span.room_nid, ())) > limit and len(found.get(span.room_nid, ())) <= limit
+            ]
+            if not spans:
+                break
+        unfinished = {span.room_nid for span in spans}
+        entered = {room.room_nid for room in by_nid.values() if room.is_new and not window.is_initial}
+        return {
+            room_nid: _timeline(events, memberships, limit=limit, has_more=room_nid in unfinished | entered)
+            for room_nid, events in found.items()
+        }
+
+    async def _shown(
+        self,
+        conn: Connection,
+        requester: Requester,
+        rooms: Mapping[int, SyncedRoom],
+        pages: Mapping[int, Sequence[StoredEvent]],
+        event_filter: RoomEventFilter,
+        ignored_users: frozenset[UserId],
+    ) -> VisibleEvents:
+        """The events that the filter lets through and that the reader may see, in their order."""
+        wanted = [
+            event
+            for events in pages.values()
+            for event in events
+            if passes(event_filter, event) and (event.state_key is not None or event.sender not in ignored_users)
+        ]
+        # Whoever was in the room throughout the window may see all of it.
+        doubtful = [
+            event for event in wanted if rooms[event.room_nid].is_new or rooms[event.room_nid].membership != "join"
+        ]
+        visible = await self._access.visible(conn, requester.user_id, doubtful)
+        seen = {event.event_nid: event for event in visible.events}
+        unseen = {event.event_nid for event in doubtful} - seen.keys()
+        # Whoever leaves, or refuses an invitation, is told so, whatever the room's history visibility.
+        unseen -= {room.event_nid for room in rooms.values()}
+        events = [seen.get(event.event_nid, event) for event in wanted if event.event_nid not in unseen]
+        memberships = {event.event_id: rooms[event.room_nid].membership for event in events}
+        return VisibleEvents(events, {**memberships, **visible.memberships})
+
+
+def passes(event_filter: RoomEventFilter, event: StoredEvent) -> bool:
+    """Whether a filter lets an event through, as far as the event itself can tell."""
+    content = {} if event_filter.contains_url is None else orjson.loads(event.client_json)["content"]
+    return event_filter.matches_in_room(
+        event_type=event.type, sender=event.sender, room_id=event.room_id, content=content
+    )
+
+
+def _span(room: SyncedRoom, window: SyncWindow) -> TimelineSpan:
+    before = _EVENT_NID_MAX if room.membership == "join" else room.event_nid + 1
+    since = 0 if room.is_new and room.was_joined else window.since
+    return TimelineSpan(room_nid=room.room_nid, since=since, upto=window.upto, before_event_nid=before)
+
+
+def _timeline(
+    newest_first: Sequence[StoredEvent], memberships: Mapping[EventId, str], *, limit: int, has_more: bool
+) -> Timeline:
+    kept = newest_first[:limit]
+    first = kept[-1] if kept else newest_first[0]
+    # With a limit of 0 nothing is shown, and the past begins behind the newest event.
+    boundary = first.event_nid - 1 if kept else first.event_nid
+    return Timeline(
+        events=tuple(reversed(kept)),
+        limited=has_more or len(newest_first) > limit,
+        prev_batch=HistoryToken(topological=first.topological or 0, event_nid=boundary),
+        memberships={event.event_id: memberships[event.event_id] for event in kept},
+    )

@@ -1,0 +1,51 @@
+"""Adding events to rooms."""
+
+import pytest
+
+from homeserver.core.errors import Forbidden
+from homeserver.core.room_versions import ROOM_VERSIONS
+from storage.events import list_events, list_pdus
+from storage.memberships import list_joined_users
+from storage.rooms import get_room
+from storage.state import StateStore
+from tests.rooms.workers import ALICE, BOB, Worker, member, message
+
+
+@pytest.mark.parametrize("version", ROOM_VERSIONS)
+async def test_a_room_of_each_version_takes_members_and_messages(worker: Worker, version: str) -> None:
+    room_id = await worker.create_room(room_version=ROOM_VERSIONS[version])
+    await worker.add(room_id, member(BOB, "join"))
+    added = await worker.add(room_id, message("hello", sender=BOB))
+    async with worker.db.connection() as conn:
+        room = await get_room(conn, room_id)
+        events = await list_events(conn, added.event_nids)
+        pdus = await list_pdus(conn, added.event_nids)
+        assert await list_joined_users(conn, room.room_nid) == [ALICE, BOB]
+    assert room.forward_extremities == list(added.event_nids)
+    assert events[0].content["body"] == "hello"
+    assert pdus[events[0].event_nid].json == added.events[0].json
+
+
+async def test_a_stranger_may_not_send(worker: Worker) -> None:
+    room_id = await worker.create_room()
+    with pytest.raises(Forbidden):
+        await worker.add(room_id, message("hello", sender=BOB))
+
+
+async def test_state_is_kept_as_snapshots(worker: Worker) -> None:
+    room_id = await worker.create_room()
+    added = await worker.add(room_id, member(BOB, "join"))
+    states = StateStore()
+    async with worker.db.connection() as conn:
+        room = await get_room(conn, room_id)
+        event = (await list_events(conn, added.event_nids))[0]
+        assert event.state_id is not None
+        assert room.state_id is not None
+        loaded = await states.load_many(conn, [event.state_id, room.state_id])
+        slots = await states.find_slots(conn, [("m.room.member", BOB)])
+    before, after = loaded[event.state_id], loaded[room.state_id]
+    slot = slots[("m.room.member", BOB)]
+    assert slot not in before
+    assert after[slot] == event.event_nid
+    assert after.changes_since(before) == {slot: event.event_nid}
+    assert before.changes_since(after) == {slot: None}
