@@ -11,7 +11,7 @@ CODE := homeserver client_api federation storage tests synapse_compat_tests benc
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format fix lint types layers compat bench docs constraints clean
+.PHONY: help run test check format lint types layers compat bench docs constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -96,7 +96,7 @@ class PushException:
 
     event: int
     user_id: str
-    actions_id: int
+    actions: str
     notify: bool
     highlight: bool
 
@@ -178,7 +178,7 @@ async def append_events(conn: Connection, batch: Batch) -> Appended:
         batch.summary_changes,
         [(r.event, r.relates_to, r.rel_type, r.key) for r in batch.relations],
         [(r.event_nid, r.revision, r.redacted_by, r.client_json, r.federation_json) for r in batch.replaced_events],
-        [(p.event, p.user_id, p.actions_id, p.notify, p.highlight) for p in batch.push_exceptions],
+        [(p.event, p.user_id, p.actions, p.notify, p.highlight) for p in batch.push_exceptions],
     )
     if row is None or not row["is_appended"]:
         raise RoomChanged

@@ -248,3 +248,45 @@ SELECT_REDACTED_BY: Final = "SELECT * FROM stored_events WHERE redacted_by = $1 
 async def list_redacted_by(conn: Connection, event_id: EventId) -> list[StoredEvent]:
     """The event (or few, by several servers' mistakes) that another one has redacted."""
     return [stored_event(row) for row in await conn.fetch(SELECT_REDACTED_BY, event_id)]
+
+
+SELECT_EVENT_IDS: Final = "SELECT event_nid, event_id FROM events WHERE event_nid = ANY ($1::bigint[])"
+
+
+async def list_event_ids(conn: Connection, event_nids: Collection[int]) -> dict[int, EventId]:
+    """The ids of events by their numbers."""
+    rows = await conn.fetch(SELECT_EVENT_IDS, list(event_nids))
+    return {row["event_nid"]: EventId(row["event_id"]) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class AuthEvent:
+    """An event as state resolution needs it."""
+
+    event_nid: int
+    pdu: Pdu
+    is_rejected: bool
+
+
+# What is asked for comes first, so the limit cuts only ancestors.
+SELECT_AUTH_CHAINS: Final = """
+    WITH RECURSIVE chain (event_nid) AS (
+        SELECT event_nid FROM events WHERE event_id = ANY ($1::text[])
+        UNION
+        SELECT cited.event_nid
+        FROM chain JOIN events e USING (event_nid), unnest(e.auth_event_nids) AS cited (event_nid)
+        WHERE $2
+    ), bounded AS (SELECT event_nid FROM chain LIMIT $3)
+    SELECT e.event_nid, e.event_id, e.client_json, e.federation_json, e.rejected, r.room_id, r.room_version
+    FROM bounded JOIN events e USING (event_nid) JOIN rooms r USING (room_nid)
+"""
+_AUTH_CHAIN_MAX: Final = 1000
+
+
+async def list_auth_chains(
+    conn: Connection, event_ids: Collection[EventId], *, with_ancestors: bool
+) -> list[AuthEvent]:
+    """Events by their ids, and, if wanted, a bounded part of their auth chains; unknown ones are absent."""
+    limit = len(event_ids) + (_AUTH_CHAIN_MAX if with_ancestors else 0)
+    rows = await conn.fetch(SELECT_AUTH_CHAINS, list(event_ids), with_ancestors, limit)
+    return [AuthEvent(row["event_nid"], stored_pdu(row), row["rejected"] is not None) for row in rows]

@@ -43,8 +43,9 @@ class PresenceSource:
     currently_active: bool | None = None
 
 
+# That somebody who was never seen is offline is no news, so the row begins before all positions.
 INSERT_ABSENT_PRESENCE: Final = """
-    INSERT INTO presence (user_id) SELECT user_id FROM unnest($1::text[]) AS user_id ORDER BY user_id
+    INSERT INTO presence (user_id, position) SELECT user_id, 0 FROM unnest($1::text[]) AS user_id ORDER BY user_id
     ON CONFLICT (user_id) DO NOTHING
 """
 LOCK_PRESENCE: Final = """
@@ -205,6 +206,19 @@ async def changed_presence(
     """
     rows = await conn.fetch(SELECT_CHANGED_PRESENCE, user_id, since, upto, list(newcomers))
     return [_presence(row) for row in rows]
+
+
+SELECT_PRESENCE_IN_ROOM: Final = """
+    SELECT p.user_id, p.presence, p.status_msg, p.last_active_ts, p.currently_active
+    FROM memberships m JOIN presence p USING (user_id)
+    WHERE m.room_nid = $1 AND m.membership = 'join' AND p.position >= $2 AND p.position < $3
+    ORDER BY p.user_id
+"""
+
+
+async def presence_in_room(conn: Connection, room_nid: int, *, since: int, upto: int) -> list[PresenceRow]:
+    """The presence of the members of a room that changed from `since` on and before `upto`, offline ones too."""
+    return [_presence(row) for row in await conn.fetch(SELECT_PRESENCE_IN_ROOM, room_nid, since, upto)]
 
 
 SELECT_USERS_IN_ROOMS: Final = """

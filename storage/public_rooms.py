@@ -1,9 +1,10 @@
 """Listing the rooms of the public directory, in a stable order: the largest first, then by their ids."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from homeserver.core.ids import RoomId
 from storage.database import Connection
 from storage.room_summaries import RoomSummaryRow, room_summary
 
@@ -96,3 +97,13 @@ async def count_public_rooms(conn: Connection, room_filter: PublicRoomsFilter) -
             SELECT_PUBLIC_ROOM_COUNT, room_filter.all_networks, room_filter.appservice_id, room_filter.network_id
         )
     )
+
+
+SELECT_PUBLISHED_AMONG: Final = """
+    SELECT room_id FROM published_rooms WHERE room_id = ANY ($1::text[]) AND appservice_id = ''
+"""
+
+
+async def list_published(conn: Connection, room_ids: Collection[RoomId]) -> set[str]:
+    """Those of some rooms that this server's own list has."""
+    return {row["room_id"] for row in await conn.fetch(SELECT_PUBLISHED_AMONG, list(room_ids))}

@@ -34,6 +34,14 @@ class RoomHead:
         return None if entry is None else entry[1]
 
 
+LOCK_ROOM: Final = "SELECT room_nid FROM rooms WHERE room_id = $1 FOR NO KEY UPDATE"
+
+
+async def lock_room(conn: Connection, room_id: RoomId) -> None:
+    """Keeps everybody else from adding events to a room until the transaction ends."""
+    await conn.fetchval(LOCK_ROOM, room_id)
+
+
 SELECT_HEAD: Final = """
     WITH room AS MATERIALIZED (
         SELECT r.room_id, r.room_nid, r.room_version, r.state_version, r.state_id, ends.nids, ends.ids, ends.depths

@@ -124,7 +124,7 @@ SELECT_TIMELINES: Final = f"""
         ORDER BY events.position DESC, events.event_nid DESC
         LIMIT $11
     ) e
-"""
+"""  # noqa: S608 - a constant list of columns
 
 
 async def list_timelines(
@@ -136,7 +136,7 @@ async def list_timelines(
 ) -> Mapping[int, list[StoredEvent]]:
     """The newest events of each span, newest first, at most `limit` of each; rooms without any are absent.
 
-    Of the filter, all is applied but its rooms and `contains_url`. An event stands in a room's stream in the order of its
+    Of the filter, all is applied but its rooms and `contains_url`. Events stand in a room's stream in the order of
     `event_nid`.
     """
     if not spans:
@@ -160,6 +160,22 @@ async def list_timelines(
         event = stored_event(row)
         timelines.setdefault(event.room_nid, []).append(event)
     return timelines
+
+
+SELECT_CURRENT: Final = """
+    SELECT c.event_nid
+    FROM events e
+    JOIN state_slots s ON s.type = e.type AND s.state_key = e.state_key
+    JOIN current_state c ON c.room_nid = e.room_nid AND c.slot_id = s.slot_id AND c.event_nid = e.event_nid
+    WHERE e.event_nid = ANY ($1::bigint[])
+"""
+
+
+async def list_current(conn: Connection, event_nids: Sequence[int]) -> set[int]:
+    """Those of some state events that are in the current state of their rooms."""
+    if not event_nids:
+        return set()
+    return {row["event_nid"] for row in await conn.fetch(SELECT_CURRENT, event_nids)}
 
 
 SELECT_STATES_AT: Final = """
@@ -186,7 +202,8 @@ SELECT_ROOMS_WITH_STATE_CHANGES: Final = """
     FROM unnest($1::integer[]) AS wanted (room_nid)
     WHERE EXISTS (
         SELECT FROM events e
-        WHERE e.room_nid = wanted.room_nid AND e.position >= $2 AND e.state_key IS NOT NULL AND e.type = ANY ($3::text[])
+        WHERE e.room_nid = wanted.room_nid AND e.position >= $2
+            AND e.state_key IS NOT NULL AND e.type = ANY ($3::text[])
     )
 """
 

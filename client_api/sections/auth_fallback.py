@@ -11,12 +11,13 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from homeserver.config.schema import TermsConfig
-from homeserver.core.errors import MatrixError, NotFound
+from homeserver.core.errors import InvalidParam, MatrixError, NotFound
 from homeserver.services.accounts.registration import Registration
 from homeserver.services.accounts.uia_stages import DUMMY, REGISTRATION_TOKEN, TERMS
 from homeserver.web.endpoint import Access, RateLimit, Request, Response, Section
 
 _FORM_BYTES_MAX: Final = 16 * 1024
+_FORM_FIELDS_MAX: Final = 20
 
 _STYLE: Final = "body{font-family:sans-serif;max-width:32em;margin:3em auto;padding:0 1em}button,input{font-size:1em}"
 _DONE_SCRIPT: Final = (
@@ -59,7 +60,7 @@ def section(registration: Registration, terms: Sequence[TermsConfig]) -> Section
     async def post_auth_fallback(request: Request) -> Response:
         """Passes a stage, and tells the client's window so."""
         auth_type = request.path["auth_type"]
-        form = parse_qs(request.raw_body.decode("utf-8", errors="replace"), max_num_fields=20)
+        form = _form_fields(request.raw_body)
         session_id = form.get("session", [""])[-1]
         auth = {"type": auth_type, "session": session_id, "token": form.get("token", [""])[-1].strip()}
         if auth_type not in fields:
@@ -71,6 +72,13 @@ def section(registration: Registration, terms: Sequence[TermsConfig]) -> Section
         return _page("Done", f"<p>You may close this window.</p><script>{_DONE_SCRIPT}</script>")
 
     return s
+
+
+def _form_fields(body: bytes) -> dict[str, list[str]]:
+    try:
+        return parse_qs(body.decode("utf-8", errors="replace"), max_num_fields=_FORM_FIELDS_MAX)
+    except ValueError:
+        raise InvalidParam("The form has too many fields") from None
 
 
 def _form(

@@ -46,7 +46,7 @@ def section(members: RoomMembers) -> Section:
         joined = await members.joined_members(request.requester, RoomId.parse(request.path["room_id"]))
         # COMPAT(synapse, 1.163): both members are there even if there is nothing to say.
         profiles = {
-            user_id: {"display_name": profile.display_name, "avatar_url": profile.avatar_url}
+            str(user_id): {"display_name": profile.display_name, "avatar_url": profile.avatar_url}
             for user_id, profile in joined.items()
         }
         return Response({"joined": profiles})

@@ -39,6 +39,8 @@ def section(longpoll: LongPoll, filters: Filters, presence: Presence) -> Section
         )
         state = request.query_choice("set_presence", PRESENCES, "online")
         with presence.syncing(request.requester, state=state or "online"):
+            # Who comes online is told so in this very response.
+            await presence.flush()
             return Response(await longpoll.sync(sync_request))
 
     return s

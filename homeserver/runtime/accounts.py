@@ -83,6 +83,7 @@ class Accounts:
     last_seen: LastSeen
     openid: OpenId
     profiles: Profiles
+    signer: TokenSigner
     uia: UserInteractiveAuth
     sections: Sequence[Section]
     admin_sections: Sequence[Section]
@@ -93,6 +94,7 @@ class _Access:
     """Sessions, and who asks by them."""
 
     lookup: SessionLookup
+    signer: TokenSigner
     last_seen: LastSeen
     authentication: Authentication
     devices: Devices
@@ -156,6 +158,7 @@ def compose_accounts(
         last_seen=access.last_seen,
         openid=OpenId(db=db, clock=clock, server_name=config.server_name),
         profiles=profiles,
+        signer=access.signer,
         uia=proofs.uia,
         sections=(),
         admin_sections=(),
@@ -180,6 +183,7 @@ def _access(means: Means, device_observers: Sequence[DeviceObserver]) -> _Access
     device_service = Devices(db=db, bus=bus, lookup=lookup, observers=device_observers)
     return _Access(
         lookup=lookup,
+        signer=signer,
         last_seen=last_seen,
         authentication=Authentication(db=db, clock=clock, signer=signer, lookup=lookup, last_seen=last_seen),
         devices=device_service,

@@ -18,7 +18,7 @@ from storage.migrate import migrate
 async def administration(config: Config, clock: Clock) -> AsyncIterator[Administration]:
     """The use cases, on a database that is brought up to date first.
 
-    A server that runs beside sees what was changed within a second: nothing wakes it.
+    A server that runs beside sees what was changed within a second or two: nothing wakes it.
 
     Raises:
         DatabaseError: the database is away, or of a newer program.

@@ -15,6 +15,7 @@ from homeserver.runtime.accounts import Means, compose_accounts
 from homeserver.runtime.application import Application, BackgroundTask
 from homeserver.runtime.live import compose_live
 from homeserver.runtime.push import compose_push
+from homeserver.runtime.reading import compose_reading
 from homeserver.runtime.rooms import compose_rooms
 from homeserver.runtime.signing_key import load_signing_key
 from homeserver.services.accounts.attempts import AttemptCounts, LocalAttemptCounts
@@ -78,8 +79,10 @@ async def compose(config: Config, clock: Clock) -> AsyncIterator[Application]:
             computed_account_data={"m.push_rules": push.rules.content},
         )
         rooms = compose_rooms(means, key=key, push=push.evaluator)
-        live = compose_live(means, hub=hub, accounts=accounts, rooms=rooms, push=push)
-        client = [*accounts.sections, *rooms.sections, *live.sections, *push.sections, WEBSOCKET_SECTION]
+        reading = compose_reading(means, rooms)
+        live = compose_live(means, hub=hub, accounts=accounts, rooms=rooms, reading=reading, push=push)
+        parts = (accounts, rooms, reading, live, push)
+        client = [section for part in parts for section in part.sections] + [WEBSOCKET_SECTION]
         dispatcher = Dispatcher(
             authenticate_client=client_authenticator(accounts.authentication),
             authenticate_server=_refuse_server,

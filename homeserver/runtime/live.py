@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from client_api.sections import presence as presence_section
-from client_api.sections import read_markers, receipts, typing
+from client_api.sections import old_sync, read_markers, receipts, typing
 from client_api.sync import v3
 from homeserver.runtime.accounts import Accounts, Means
 from homeserver.runtime.application import BackgroundTask
 from homeserver.runtime.push import Push
+from homeserver.runtime.reading import Reading
 from homeserver.runtime.rooms import Rooms
 from homeserver.services.ephemeral.presence import Presence
 from homeserver.services.ephemeral.receipts import Receipts
 from homeserver.services.ephemeral.typing import Typing
+from homeserver.services.rooms.event_stream import EventStream
+from homeserver.services.rooms.initial_sync import InitialSync
 from homeserver.services.stream.hub import Hub
 from homeserver.services.sync.account import AccountSections
 from homeserver.services.sync.longpoll import LongPoll
@@ -32,7 +35,7 @@ class Live:
     background: Sequence[BackgroundTask]
 
 
-def compose_live(means: Means, *, hub: Hub, accounts: Accounts, rooms: Rooms, push: Push) -> Live:
+def compose_live(means: Means, *, hub: Hub, accounts: Accounts, rooms: Rooms, reading: Reading, push: Push) -> Live:
     """Builds the services and their endpoints."""
     db, bus, clock = means.db, means.bus, means.clock
     presence = Presence(db=db, clock=clock, config=means.config.presence)
@@ -49,10 +52,17 @@ def compose_live(means: Means, *, hub: Hub, accounts: Accounts, rooms: Rooms, pu
         ),
         account=AccountSections(presence=presence, push_rules=push.rules),
     )
+    initial_sync = InitialSync(
+        db=db, hub=hub, access=rooms.access, renderer=rooms.renderer, states=rooms.states, presence=presence
+    )
+    event_stream = EventStream(
+        db=db, hub=hub, clock=clock, access=rooms.access, renderer=rooms.renderer, presence=presence
+    )
     longpoll = LongPoll(db=db, hub=hub, clock=clock, responses=responses)
     return Live(
         sections=(
             v3.section(longpoll, accounts.filters, presence),
+            old_sync.section(event_stream, initial_sync, reading.contexts, presence),
             typing.section(typing_service),
             receipts.section(receipts_service),
             read_markers.section(receipts_service),

@@ -37,6 +37,7 @@ class Rooms:
     """The services that others build upon, and all endpoints."""
 
     access: RoomAccess
+    aliases: AliasLookup
     memberships: Memberships
     renderer: EventRenderer
     states: StateStore
@@ -83,6 +84,7 @@ def compose_rooms(means: Means, *, key: SigningKey, push: PushEvaluator) -> Room
     )
     return Rooms(
         access=access,
+        aliases=aliases,
         memberships=memberships,
         renderer=EventRenderer(clock=means.clock, aggregations=Aggregations(access=access)),
         states=states,

@@ -48,6 +48,8 @@ def run_server(config_file: Path, environment: Mapping[str, str]) -> None:
     Raises:
         ConfigError, ServerError, ListenError, EmbeddedPostgresError, DatabaseError: it cannot start.
     """
+    # Until the event loop takes it over, SIGTERM too ends the blocks below in good order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     config = load_config(config_file, environment)
     configure_logging(config.logging)
     config.data_dir.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,10 @@
 endpoint's function, and its outcome or error as an answer.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from homeserver.core.clock import Clock
 from homeserver.core.errors import Forbidden, GuestAccessForbidden, MissingToken, UserSuspended
@@ -28,6 +30,8 @@ Unauthorized.
 Disconnected = Callable[[], Awaitable[object]]
 """Waits until the client goes away; may be called once the body is complete."""
 
+_V3: Final = re.compile(r"^(/_matrix/(?:client|media))/v3/")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
@@ -48,8 +52,10 @@ class Operation:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The endpoint's path and its aliases."""
-        return (self.endpoint.path, *self.endpoint.aliases)
+        """The endpoint's path and its aliases; what lies below `v3` lay below `r0` once, where older clients look."""
+        paths = (self.endpoint.path, *self.endpoint.aliases)
+        older = (_V3.sub(r"\1/r0/", path) for path in paths if _V3.match(path))
+        return tuple(dict.fromkeys((*paths, *older)))
 
 
 def prepare(sections: Iterable[Section]) -> tuple[Operation, ...]:

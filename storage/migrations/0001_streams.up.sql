@@ -13,7 +13,8 @@ CREATE FUNCTION stream_position() RETURNS bigint VOLATILE LANGUAGE sql AS
 -- The bound of what may be read, for rows that a *later* statement reads.
 --
 -- The plain answer is the oldest transaction id that is open anywhere in the cluster. Another database's long transaction
--- would then hold this one back, so the answer is taken from this database's own sessions, in an order that leaves no gap:
+-- would then hold this one back, so if any is open the answer is taken from this database's own sessions, in an order that
+-- leaves no gap:
 --  1. `newest`: no id from here on has ended, as the snapshot saw it.
 --  2. The sessions' open ids. Whoever had an id below `newest` at step 1 shows it until it ends; once it has ended, the
 --     snapshot of any later statement sees what it wrote. Who gets an id after step 1 gets one from `newest` on.
@@ -21,15 +22,18 @@ CREATE FUNCTION stream_position() RETURNS bigint VOLATILE LANGUAGE sql AS
 -- With a snapshot that serves a whole transaction there is no later one; on a standby no ids are shown: then the plain answer.
 CREATE FUNCTION stream_bound() RETURNS bigint VOLATILE LANGUAGE plpgsql AS $$
 DECLARE
-    newest bigint;
+    snapshot pg_snapshot := pg_current_snapshot();
+    plain bigint := pg_snapshot_xmin(snapshot)::text::bigint;
+    newest bigint := pg_snapshot_xmax(snapshot)::text::bigint;
     oldest_in_session bigint;
     oldest_prepared bigint;
     sees_itself boolean;
 BEGIN
-    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') OR pg_is_in_recovery() THEN
-        RETURN pg_snapshot_xmin(pg_current_snapshot())::text::bigint + stream_offset();
+    IF plain = newest OR pg_is_in_recovery()
+        OR current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted')
+    THEN
+        RETURN plain + stream_offset();
     END IF;
-    newest := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
     -- A transaction keeps the list of sessions that it has once read.
     PERFORM pg_stat_clear_snapshot();
     -- backend_xid is the lower half of an id; one "behind" newest by more than half its range lies in fact before it.
@@ -38,7 +42,7 @@ BEGIN
         FROM (SELECT pid, (newest - backend_xid::text::bigint) & 4294967295 AS age FROM pg_stat_activity
               WHERE datid = (SELECT oid FROM pg_database WHERE datname = current_database())) AS sessions;
     IF sees_itself IS NOT TRUE THEN
-        RETURN pg_snapshot_xmin(pg_current_snapshot())::text::bigint + stream_offset();
+        RETURN plain + stream_offset();
     END IF;
     SELECT min(newest - age) FILTER (WHERE age < 2147483648) INTO oldest_prepared
         FROM (SELECT (newest - transaction::text::bigint) & 4294967295 AS age FROM pg_prepared_xacts

@@ -44,8 +44,12 @@ CREATE TABLE events (
     -- The client request that made the event: unique by the index below, and told to that device only.
     device_id text,
     transaction_id text,
-    -- What the default push rules do with it for a member they treat like any other: an entry of push_actions.
+    -- What the default push rules do with it for a member they treat like any other, if that is a notification: an
+    -- entry of push_actions.
     push_actions_id smallint,
+    -- How many of the room's streamed events up to this one have push_actions_id and belong to no thread; NULL for what
+    -- is not streamed. So two rows tell how many there are in between.
+    notifying_count integer,
     -- Raised by every change of the row, so that what is kept in memory elsewhere can be told from what holds.
     revision integer NOT NULL DEFAULT 0,
     -- The event as clients see it, and the rest of what servers exchange. Both together are the event; neither repeats
@@ -123,6 +127,8 @@ CREATE TABLE memberships (
     membership text NOT NULL,
     event_nid bigint NOT NULL,
     sender text NOT NULL,
+    -- For who is joined, the event that began it; a new name or avatar does not.
+    joined_nid bigint,
     -- Set by /forget, cleared by the next membership.
     forgotten boolean NOT NULL DEFAULT false,
     position bigint NOT NULL DEFAULT stream_position(),
@@ -298,7 +304,7 @@ CREATE TYPE replaced_event AS (
     client_json text,
     federation_json text
 );
-CREATE TYPE new_push_exception AS (event bigint, user_id text, actions_id smallint, notify boolean, highlight boolean);
+CREATE TYPE new_push_exception AS (event bigint, user_id text, actions text, notify boolean, highlight boolean);
 
 -- The memberships that follow from changes of the current state, and the counts of members in the room's summary.
 CREATE FUNCTION change_memberships(of_room_nid integer, nids bigint[], state_changes state_change[])
@@ -321,11 +327,14 @@ BEGIN
     ) AS delta
     WHERE s.room_nid = of_room_nid AND (delta.joined, delta.invited, delta.local_joined) <> (0, 0, 0);
 
-    INSERT INTO memberships (user_id, room_nid, membership, event_nid, sender)
-    SELECT c.state_key, of_room_nid, c.membership, CASE WHEN c.event < 0 THEN nids[-c.event] ELSE c.event END, c.sender
-    FROM unnest(state_changes) c WHERE c.membership IS NOT NULL
+    INSERT INTO memberships (user_id, room_nid, membership, event_nid, sender, joined_nid)
+    SELECT c.state_key, of_room_nid, c.membership, n.event_nid, c.sender,
+        CASE WHEN c.membership = 'join' THEN n.event_nid END
+    FROM unnest(state_changes) c, LATERAL (SELECT CASE WHEN c.event < 0 THEN nids[-c.event] ELSE c.event END) AS n (event_nid)
+    WHERE c.membership IS NOT NULL
     ON CONFLICT (user_id, room_nid) DO UPDATE SET
         membership = excluded.membership,
+        joined_nid = CASE WHEN excluded.membership = 'join' THEN coalesce(memberships.joined_nid, excluded.joined_nid) END,
         -- A membership that resolution took away has no event: the last one stays.
         event_nid = coalesce(nullif(excluded.event_nid, 0), memberships.event_nid),
         sender = excluded.sender,
@@ -400,6 +409,8 @@ DECLARE
     one new_event;
     line_id bigint;
     last_topological bigint;
+    notifying integer;
+    is_ignored boolean := false;
     slot integer;
     old_event_nid bigint;
     nid bigint;
@@ -434,7 +445,8 @@ BEGIN
         ON CONFLICT DO NOTHING;
     END IF;
 
-    SELECT coalesce(max(e.topological), 0) INTO last_topological
+    -- The last streamed event is always among the extremities.
+    SELECT coalesce(max(e.topological), 0), coalesce(max(e.notifying_count), 0) INTO last_topological, notifying
     FROM events e WHERE e.event_nid = ANY (room.forward_extremities || new_events[1].prev_events);
     line_id := coalesce(state_before_id, room.state_id);
     IF line_id IS NULL THEN
@@ -445,11 +457,15 @@ BEGIN
         is_accepted := one.rejected IS NULL AND NOT one.soft_failed;
         IF is_accepted THEN
             last_topological := last_topological + 1;
+            IF one.push_actions_id IS NOT NULL THEN
+                notifying := notifying + (one.thread_root IS NULL)::integer;
+                is_ignored := is_ignored OR EXISTS (SELECT FROM ignored_users i WHERE i.ignored_user_id = one.sender);
+            END IF;
         END IF;
         INSERT INTO events (
             event_id, room_nid, position, topological, depth, origin_server_ts, type, state_key, sender, state_id,
             prev_event_nids, auth_event_nids, rejected, soft_failed, thread_root, device_id, transaction_id,
-            push_actions_id, client_json, federation_json
+            push_actions_id, notifying_count, client_json, federation_json
         ) VALUES (
             one.event_id, of_room_nid,
             CASE WHEN is_accepted THEN position_written END,
@@ -458,7 +474,8 @@ BEGIN
             ARRAY (SELECT CASE WHEN n < 0 THEN nids[-n] ELSE n END FROM unnest(one.prev_events) AS n),
             ARRAY (SELECT CASE WHEN n < 0 THEN nids[-n] ELSE n END FROM unnest(one.auth_events) AS n),
             one.rejected, one.soft_failed, one.thread_root, one.device_id, one.transaction_id,
-            one.push_actions_id, one.client_json, one.federation_json
+            CASE WHEN is_accepted THEN one.push_actions_id END, CASE WHEN is_accepted THEN notifying END,
+            one.client_json, one.federation_json
         ) RETURNING event_nid INTO nid;
         nids := nids || nid;
         IF is_accepted THEN
@@ -524,15 +541,17 @@ BEGIN
     IF cardinality(replaced_events) > 0 THEN
         UPDATE events e SET redacted_by = coalesce(n.redacted_by, e.redacted_by), client_json = n.client_json,
             federation_json = n.federation_json, revision = e.revision + 1,
-            thread_root = CASE WHEN n.redacted_by IS NULL THEN e.thread_root END
+            thread_root = CASE WHEN n.redacted_by IS NULL THEN e.thread_root END,
+            -- Of the main timeline it stays, for notifying_count has counted it.
+            push_actions_id = CASE WHEN n.redacted_by IS NULL OR e.thread_root IS NULL THEN e.push_actions_id END
         FROM unnest(replaced_events) n WHERE e.event_nid = n.event_nid;
         DELETE FROM relations r USING unnest(replaced_events) n
         WHERE r.event_nid = n.event_nid AND n.redacted_by IS NOT NULL;
+        UPDATE event_push_exceptions x SET redacted = true FROM unnest(replaced_events) n
+        WHERE x.event_nid = n.event_nid AND x.actions IS NOT NULL AND n.redacted_by IS NOT NULL;
     END IF;
-    IF cardinality(push_exceptions) > 0 THEN
-        INSERT INTO event_push_exceptions (user_id, room_nid, event_nid, actions_id, notify, highlight, thread_root)
-        SELECT n.user_id, of_room_nid, nids[-n.event], n.actions_id, n.notify, n.highlight, new_events[-n.event].thread_root
-        FROM unnest(push_exceptions) n;
+    IF cardinality(push_exceptions) > 0 OR is_ignored THEN
+        PERFORM add_push_exceptions(of_room_nid, nids, new_events, push_exceptions);
     END IF;
 
     event_nids := nids;

@@ -44,9 +44,11 @@ async def test_a_wrong_password_keeps_the_session(server: Server, alice: Client)
 
 @pytest.mark.parametrize("session", ["unknown", "", "x" * 10_000, "a\0b"])
 async def test_an_unknown_session_is_begun_anew(server: Server, alice: Client, session: str) -> None:
-    reply = await alice.call("POST", "/delete_devices", {"devices": [], "auth": {"session": session}})
-    assert reply.status == 401
-    assert reply.json["session"] != session
+    for auth in ({"session": session}, password_auth("alice", session=session)):
+        reply = await alice.call("POST", "/delete_devices", {"devices": [], "auth": auth})
+        assert reply.status == 401
+        assert reply.json["session"] != session
+        assert reply.json["completed"] == []
 
 
 async def test_a_session_ends_after_a_while(server: Server, alice: Client) -> None:
@@ -130,9 +132,10 @@ async def test_a_completed_session_serves_once(server: Server, alice: Client) ->
     path = "/_matrix/client/v1/login/get_token"
     session = (await alice.call("POST", path, {})).json["session"]
     await alice.post(path, {"auth": password_auth("alice", session=session)})
-    again = await alice.call("POST", path, {"auth": {"session": session}})
-    assert again.status == 401
-    assert again.json["completed"] == []
+    for auth in ({"session": session}, password_auth("alice", session=session)):
+        again = await alice.call("POST", path, {"auth": auth})
+        assert again.status == 401
+        assert again.json["completed"] == []
 
 
 async def test_of_many_at_once_a_session_serves_one(server: Server, alice: Client) -> None:

@@ -60,7 +60,7 @@ def _long_functions(path: Path) -> Iterator[str]:
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             # A section is the list of its endpoints, each a function of its own.
             inner = sum(
-                (child.end_lineno or child.lineno) - child.lineno + 1 + len(child.decorator_list)
+                (child.end_lineno or child.lineno) - min([child.lineno, *(d.lineno for d in child.decorator_list)]) + 1
                 for child in node.body
                 if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
             )

@@ -1,5 +1,6 @@
 """The push rules of one user: adding, changing, ordering, storing."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -8,17 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeserver.core.errors import BadJson, InvalidParam, MatrixError, MissingParam, NotFound, TooLarge, Unknown
-from homeserver.core.push_rules.conditions import PATTERN_LENGTH_MAX
+from homeserver.core.push_rules.conditions import PATTERN_LENGTH_MAX, Recipient
+from homeserver.core.push_rules.evaluation import evaluate
 from homeserver.core.push_rules.rule import RULE_BYTES_MAX, Actions, PushRule, PushRuleKind
 from homeserver.core.push_rules.rule_set import RULE_SET_BYTES_MAX, RULES_MAX, RuleSet
 from tests.core.push_values import (
     CONTENT,
     OVERRIDE,
     OWNER,
+    ROOM,
     ROOM_KIND,
     SENDER_KIND,
     UNDERRIDE,
+    context,
     event_match,
+    push_event,
     rule,
     rule_set,
 )
@@ -391,3 +396,29 @@ def test_s38_any_changes_leave_a_good_set_that_storage_keeps(changes: list[tuple
     stored = json.loads(json.dumps(rules.to_storage()))
     assert RuleSet.from_storage(stored) == rules
     assert RuleSet.from_storage(stored).to_json(OWNER) == rules.to_json(OWNER)
+
+
+rooms = st.sampled_from(["a", "b", ROOM])
+
+
+@given(st.lists(steps, max_size=6), st.sampled_from(["m.room.message", "m.call.invite", "a"]), rooms, rooms)
+def test_a_set_that_may_not_deviate_does_what_the_default_rules_do(
+    changes: list[tuple[Any, ...]], event_type: str, room_id: str, sender: str
+) -> None:
+    rules = RuleSet()
+    for step in changes:
+        with contextlib.suppress(MatrixError):
+            rules = take(rules, step)
+    event = push_event(event_type, sender=sender, room_id=room_id, content={"body": "b"})
+    if not rules.may_deviate(event):
+        owner = Recipient(OWNER)
+        assert evaluate(rules, event, context(), owner) == evaluate(RuleSet(), event, context(), owner)
+
+
+def test_rules_about_other_rooms_and_senders_do_not_deviate() -> None:
+    rules = room_rules("!other:example.org").with_rule(rule(SENDER_KIND, "@other:example.org"))
+    assert not rules.may_deviate(push_event())
+    assert rules.may_deviate(push_event(room_id="!other:example.org"))
+    assert rules.with_rule(rule(CONTENT, "tea", pattern="tea")).may_deviate(push_event())
+    assert rules.with_actions(UNDERRIDE, ".m.rule.message", Actions(())).may_deviate(push_event())
+    assert rules.with_enabled(OVERRIDE, ".m.rule.master", enabled=True).may_deviate(push_event())

@@ -55,6 +55,8 @@ class RuleSet:
     # that, so that the many rooms a user has muted cost nothing in the others.
     _anchored: dict[_Anchor, list[_Ranked]] = field(init=False, repr=False, compare=False)
     _unanchored: list[_Ranked] = field(init=False, repr=False, compare=False)
+    # The anchors of the rules that are not as the server has them; None if one of them has none.
+    _own_anchors: frozenset[_Anchor] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         anchored: dict[_Anchor, list[_Ranked]] = {}
@@ -65,6 +67,10 @@ class RuleSet:
             (unanchored if anchor is None else anchored.setdefault(anchor, [])).append(ranked)
         object.__setattr__(self, "_anchored", anchored)
         object.__setattr__(self, "_unanchored", unanchored)
+        own = [rule for rules in self.user_rules.values() for rule in rules if rule.enabled]
+        changed = [rule for kind in PushRuleKind for rule in self.rules(kind) if rule.rule_id in self.default_changes]
+        anchors = {_anchor(rule.conditions) for rule in (*own, *changed)}
+        object.__setattr__(self, "_own_anchors", None if None in anchors else frozenset(anchors))
 
     @property
     def is_default(self) -> bool:
@@ -94,6 +100,12 @@ class RuleSet:
             if text is not None and (found := self._anchored.get((path, text))):
                 ranked = ranked + found
         return [rule for _, rule in sorted(ranked, key=_rank)]
+
+    def may_deviate(self, event: PushEvent) -> bool:
+        """Whether the outcome for an event may be another than that of the default rules."""
+        if self._own_anchors is None:
+            return True
+        return any((path, event.folded_text(path)) in self._own_anchors for path in _ANCHOR_PATHS)
 
     def get_rule(self, kind: PushRuleKind, rule_id: str) -> PushRule:
         """One of the rules.

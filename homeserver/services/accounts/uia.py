@@ -155,9 +155,10 @@ class UserInteractiveAuth:
         return operation.user_id or session.row.authenticated_user_id
 
     async def open(self, operation: UiaOperation, auth: Mapping[str, Any] | None) -> UiaSession:
-        """The session that a request continues, or a new one if it names none that is known.
+        """The session that a request continues, or a new one if it names none.
 
         Raises:
+            AuthenticationNeeded: the session is not known (any more); a new one has been begun.
             Forbidden: the session was begun for something else.
             BadJson: the session is named in a wrong way.
         """
@@ -166,7 +167,10 @@ class UserInteractiveAuth:
             return await self._begin(operation)
         if not isinstance(session_id, str):
             raise BadJson("auth.session must be a string")
-        return await self.find(operation, session_id) or await self._begin(operation)
+        session = await self.find(operation, session_id)
+        if session is None:
+            raise self._needed(operation, await self._begin(operation))
+        return session
 
     async def find(self, operation: UiaOperation, session_id: str) -> UiaSession | None:
         """A session that has not expired.

@@ -124,6 +124,13 @@ class Presence:
         rows = await presence.changed_presence(conn, user_id, since=since, upto=upto, newcomers=newcomers)
         return [{"type": "m.presence", "sender": row.user_id, "content": self._content(row)} for row in rows]
 
+    async def in_room(self, conn: Connection, room_nid: int, *, since: int, upto: int) -> Sequence[dict[str, Any]]:
+        """The `m.presence` events of a room's members, for somebody who reads the room: those that changed."""
+        if not self._config.enabled:
+            return ()
+        rows = await presence.presence_in_room(conn, room_nid, since=since, upto=upto)
+        return [{"type": "m.presence", "sender": row.user_id, "content": self._content(row)} for row in rows]
+
     async def receive(self, origin: ServerName, content: Mapping[str, Any]) -> None:
         """Takes what another server tells of its users (EDU `m.presence`).
 

@@ -1,9 +1,9 @@
 """The only writer of events. Whatever adds events to a room of this server goes through here.
 
 Workers do not lock a room against each other while they make an event. They make it on the head they know, and the
-stored function `append_events` refuses it if the room's state has changed meanwhile; then it is made again. Messages of
-several workers may stand side by side, for they change no state: the next event follows both. A change of state has to
-follow all that is there, so that it is never in dispute.
+stored function `append_events` refuses it if the room's state has changed meanwhile; then it is made again, and where
+that has failed a few times, under a lock. Messages of several workers may stand side by side, for they change no state:
+the next event follows both. A change of state follows all that is there, so that it is never in dispute.
 
 https://spec.matrix.org/v1.19/server-server-api/#pdus
 """
@@ -40,9 +40,11 @@ from storage.bus.base import Bus
 from storage.database import Connection, Database
 from storage.errors import UniqueViolation
 from storage.events import list_pdus
+from storage.room_heads import lock_room
 from storage.rooms import insert_room
 
-ATTEMPTS_MAX: Final = 8
+_ATTEMPTS_UNLOCKED: Final = 3
+_ATTEMPTS_MAX: Final = 8
 _JITTER_MS_MAX: Final = 20
 
 ROOM_CHANGED: Final = Counter("heliograph_room_changed", "Events that had to be made again, for the room had changed.")
@@ -116,10 +118,8 @@ class Appender:
             MatrixError: what `along_with` raises, or an event is malformed or too large.
         """
         own_id = None if room_version.room_id_is_create_hash else self._new_room_id()
-        slots: set[StateKey] = set()
-        for draft in drafts:
-            slots |= draft_slots(draft, room_version)
-        place = Place(own_id, room_version, extremities=(), entries=dict.fromkeys(slots), extremity_hashes={})
+        entries: dict[StateKey, StateEntry | None] = dict.fromkeys(_slots_of(drafts, room_version))
+        place = Place(own_id, room_version, extremities=(), entries=entries, extremity_hashes={})
         chain = self._make(place, drafts)
         room_id = chain[0].pdu.room_id
         events = [link.pdu for link in chain]
@@ -130,7 +130,7 @@ class Appender:
                 # A room of version 12 is named after its create event: the same was made in the same millisecond.
                 raise UnavailableForNow("The room has just been created")
             head = Head(room_nid, room_id, room_version, 0, None, ())
-            batch = make_batch(head, chain, outcomes, drafts, server_name=self._server_name, follows_all=True)
+            batch = make_batch(head, chain, outcomes, drafts, server_name=self._server_name)
             appended = await append_events(conn, batch)
             if along_with is not None:
                 await along_with(conn, room_id)
@@ -145,15 +145,17 @@ class Appender:
     async def _append_in_lane(self, room_id: RoomId, compose: Compose, slots: Collection[StateKey]) -> AddedEvents:
         head = self._heads.find_cached(room_id, slots)
         is_fresh = head is None
-        for attempt in range(ATTEMPTS_MAX):
+        for attempt in range(_ATTEMPTS_MAX):
             if head is None:
                 async with self._db.connection() as conn:
                     head = await self._heads.read(conn, room_id, slots)
             drafts: Sequence[Draft] = ()
             try:
                 drafts = compose(head)
-                if drafts:
+                if drafts and attempt < _ATTEMPTS_UNLOCKED:
                     return await self._append_drafts(head, drafts)
+                if drafts:
+                    return await self._append_locked(head, drafts, compose, slots)
                 if is_fresh:
                     return AddedEvents()
             except RoomChanged:
@@ -161,8 +163,6 @@ class Appender:
                 if is_fresh and any(draft.rewrites for draft in drafts):
                     # The rewritten events may be what has changed; they are the caller's to read again.
                     raise
-                if attempt + 1 == ATTEMPTS_MAX:
-                    break
                 await self._clock.sleep(secrets.randbelow(1 + _JITTER_MS_MAX * attempt) / 1000)
             except MatrixError:
                 # What is refused in the room as it was remembered may be right in the room as it is.
@@ -177,58 +177,101 @@ class Appender:
         Raises:
             RoomChanged: the room is not as `head` has it.
         """
-        slots: set[StateKey] = set()
-        for draft in drafts:
-            slots |= draft_slots(draft, head.room_version)
+        wanted = _slots_of(drafts, head.room_version)
         hashes: Mapping[EventId, str] = {}
-        if head.lacks(slots) or head.room_version.event_id_format is EventIdFormat.SERVER_ASSIGNED:
+        if head.lacks(wanted) or _cites_hashes(head.room_version):
             async with self._db.connection() as conn:
-                now = await self._heads.read(conn, head.room_id, slots)
+                now = await self._heads.read(conn, head.room_id, wanted)
                 if now.state_version != head.state_version:
                     raise RoomChanged
-                head = now
-                hashes = await _extremity_hashes(conn, head)
-        entries = {slot: head.entries[slot] for slot in slots}
-        chain = self._make(Place(head.room_id, head.room_version, head.extremities, entries, hashes), drafts)
-        events = [link.pdu for link in chain]
-        outcomes = await self._evaluate_push(head, entries, events)
-        is_state = any(pdu.is_state for pdu in events)
-        batch = make_batch(head, chain, outcomes, drafts, server_name=self._server_name, follows_all=is_state)
-        appended = await self._write(batch)
+                head, hashes = now, await _extremity_hashes(conn, now)
+        chain = self._make(_place(head, wanted, hashes), drafts)
+        outcomes = await self._evaluate_push(head, wanted, chain)
+        batch = make_batch(head, chain, outcomes, drafts, server_name=self._server_name)
+        try:
+            async with self._db.connection() as conn:
+                appended = await append_events(conn, batch)
+        except UniqueViolation as error:
+            raise _translated(error) from error
+        return self._added(head, batch, chain, appended)
+
+    async def _append_locked(
+        self, head: Head, drafts: Sequence[Draft], compose: Compose, slots: Collection[StateKey]
+    ) -> AddedEvents:
+        """Adds the events while nobody else can, in a room where others have always been faster.
+
+        What waits for something other than the database is done before, with the room as it was then.
+
+        Raises:
+            RoomChanged: the room has changed so that other events are to be added.
+        """
+        wanted = _slots_of(drafts, head.room_version)
+        async with self._db.connection() as conn:
+            head = await self._heads.read(conn, head.room_id, wanted)
+            hashes = await _extremity_hashes(conn, head)
+        outcomes = await self._evaluate_push(head, wanted, self._make(_place(head, wanted, hashes), drafts))
+        try:
+            async with self._db.transaction() as conn:
+                await lock_room(conn, head.room_id)
+                head = await self._heads.read(conn, head.room_id, {*wanted, *slots})
+                if list(compose(head)) != list(drafts):
+                    raise RoomChanged
+                chain = self._make(_place(head, wanted, await _extremity_hashes(conn, head)), drafts)
+                batch = make_batch(head, chain, outcomes, drafts, server_name=self._server_name)
+                appended = await append_events(conn, batch)
+        except UniqueViolation as error:
+            raise _translated(error) from error
+        return self._added(head, batch, chain, appended)
+
+    def _added(self, head: Head, batch: Batch, chain: Sequence[ChainedEvent], appended: Appended) -> AddedEvents:
+        """What was added, once it is; the head is kept as it is now."""
         if batch.is_state_forked:
             self._heads.discard(head.room_id)
         else:
             self._heads.advance(head, appended, _new_entries(chain, appended))
-        return AddedEvents(appended.position, events, appended.event_nids)
-
-    async def _write(self, batch: Batch) -> Appended:
-        try:
-            async with self._db.connection() as conn:
-                return await append_events(conn, batch)
-        except UniqueViolation as error:
-            if error.constraint != "events_event_id_key":
-                raise
-            # Another worker has made the very same event in the same millisecond.
-            raise RoomChanged from error
+        return AddedEvents(appended.position, [link.pdu for link in chain], appended.event_nids)
 
     async def _evaluate_push(
-        self, head: Head, entries: Mapping[StateKey, StateEntry | None], events: Sequence[Pdu]
+        self, head: Head, slots: Collection[StateKey], chain: Sequence[ChainedEvent]
     ) -> Sequence[PushOutcome]:
-        state = {slot: entry.pdu for slot, entry in entries.items() if entry is not None}
+        state = {slot: entry.pdu for slot in slots if (entry := head.entries[slot]) is not None}
         room = PushedRoom(head.room_nid, head.room_id, head.room_version, head.state_version, state)
-        return await self._push.evaluate(room, events)
+        return await self._push.evaluate(room, [link.pdu for link in chain])
 
     def _make(self, place: Place, drafts: Sequence[Draft]) -> list[ChainedEvent]:
         chain = EventChain(place, server_name=self._server_name, key=self._key, now_ms=self._clock.now_ms())
         return [chain.add(draft) for draft in drafts]
 
 
+def _slots_of(drafts: Sequence[Draft], room_version: RoomVersion) -> set[StateKey]:
+    """The entries of the state that making the events looks at."""
+    return {slot for draft in drafts for slot in draft_slots(draft, room_version)}
+
+
+def _place(head: Head, slots: Collection[StateKey], hashes: Mapping[EventId, str]) -> Place:
+    entries = {slot: head.entries[slot] for slot in slots}
+    return Place(head.room_id, head.room_version, head.extremities, entries, hashes)
+
+
+def _cites_hashes(room_version: RoomVersion) -> bool:
+    """Whether events name the hashes of others beside their ids (versions 1 and 2)."""
+    return room_version.event_id_format is EventIdFormat.SERVER_ASSIGNED
+
+
 async def _extremity_hashes(conn: Connection, head: Head) -> Mapping[EventId, str]:
-    """The reference hashes of the extremities, which only room versions 1 and 2 write into the next event."""
-    if head.room_version.event_id_format is not EventIdFormat.SERVER_ASSIGNED:
+    """The reference hashes of the extremities, where events name them."""
+    if not _cites_hashes(head.room_version):
         return {}
     pdus = await list_pdus(conn, [extremity.event_nid for extremity in head.extremities])
     return {pdu.event_id: encode_base64(reference_hash(pdu.json, pdu.room_version)) for pdu in pdus.values()}
+
+
+def _translated(error: UniqueViolation) -> Exception:
+    """What it means that an event is there already."""
+    if error.constraint == "events_event_id_key":
+        # Another worker has made the very same event in the same millisecond.
+        return RoomChanged()
+    return error
 
 
 def _new_entries(chain: Sequence[ChainedEvent], appended: Appended) -> dict[StateKey, StateEntry | None]:

@@ -103,7 +103,7 @@ def replaced_event(rewrite: Rewrite, cause: Pdu) -> ReplacedEvent:
 def push_exceptions(outcomes: Sequence[PushOutcome]) -> list[PushException]:
     """The rows of those for whom the n-th event does something else than for most."""
     return [
-        PushException(-number, recipient.user_id, recipient.actions_id, recipient.notify, recipient.highlight)
+        PushException(-number, recipient.user_id, recipient.actions, recipient.notify, recipient.highlight)
         for number, outcome in enumerate(outcomes, start=1)
         for recipient in outcome.exceptions
     ]
@@ -116,7 +116,6 @@ def make_batch(
     drafts: Sequence[Draft],
     *,
     server_name: ServerName,
-    follows_all: bool,
 ) -> Batch:
     """What is written to add events of our own to a room.
 
@@ -126,7 +125,6 @@ def make_batch(
         outcomes: what each does to the members.
         drafts: what each was made of.
         server_name: ours.
-        follows_all: they must follow all that is in the room.
     """
     events = [link.pdu for link in chain]
     rewrites = [(rewrite, pdu) for pdu, draft in zip(events, drafts, strict=True) for rewrite in draft.rewrites]
@@ -134,7 +132,8 @@ def make_batch(
     return Batch(
         room_nid=head.room_nid,
         state_version=head.state_version,
-        extremities=[extremity.event_nid for extremity in head.extremities] if follows_all else None,
+        # A change of state follows all that is in the room.
+        extremities=[end.event_nid for end in head.extremities] if any(pdu.is_state for pdu in events) else None,
         events=[
             replace(link.new_event, push_actions_id=outcome.actions_id)
             for link, outcome in zip(chain, outcomes, strict=True)

@@ -21,8 +21,11 @@ def check_message(event_type: str, content: Mapping[str, Any]) -> None:
     """Checks an event that is no state.
 
     Raises:
+        Forbidden: it is another create event.
         BadJson: an `m.room.redaction` says wrongly what it redacts.
     """
+    if event_type == "m.room.create":
+        raise Forbidden("A room is created only once")
     if event_type == "m.room.redaction" and not isinstance(content.get("redacts"), str):
         raise BadJson("A redaction says in `redacts` what it redacts")
 

@@ -114,10 +114,14 @@ class AddedEvents:
 
 @dataclass(frozen=True, slots=True)
 class PushRecipient:
-    """A member for whom an event does something else than for most."""
+    """A member for whom an event does something else than for most.
+
+    Attributes:
+        actions: the push actions as JSON.
+    """
 
     user_id: UserId
-    actions_id: int
+    actions: str
     notify: bool
     highlight: bool
 
@@ -127,7 +131,7 @@ class PushOutcome:
     """What an event does to the members of its room.
 
     Attributes:
-        actions_id: what it does for every joined local member but its sender; None for nothing.
+        actions_id: how it notifies every joined local member but its sender; None if it does not.
         exceptions: those for whom it does something else.
     """
 

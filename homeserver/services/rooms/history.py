@@ -4,7 +4,7 @@ https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidme
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from homeserver.core.filters import RoomEventFilter
@@ -17,7 +17,7 @@ from homeserver.services.rooms.rendering import EventRenderer
 from homeserver.services.rooms.state_at import state_after
 from storage.database import Connection, Database
 from storage.events import StoredEvent
-from storage.history import Direction, HistorySpan, at, before, find_last_event
+from storage.history import Direction, at, before, find_last_event
 from storage.state import StateStore
 from storage.state_events import list_state_events
 
@@ -80,7 +80,9 @@ class RoomHistory:
             span = await asked_span(
                 conn, readable, request.direction, from_token=request.from_token, to_token=request.to_token
             )
-            start = request.from_token or await _start(conn, span, request.direction)
+            if request.from_token is None and request.direction is Direction.BACKWARDS:
+                last = await find_last_event(conn, span)
+                span = replace(span, upto=span.after if last is None else at(last))
             seen = SeenHistory()
             if request.event_filter.allows_room(room_id):
                 seen = await self._reader.read(
@@ -94,7 +96,7 @@ class RoomHistory:
             chunk = await self._renderer.render(conn, seen.events, requester, memberships=seen.memberships)
             state = await self._members(conn, seen.events, request.event_filter)
             return HistoryPage(
-                start=start,
+                start=request.from_token or span.start(request.direction),
                 end=_end(seen, request.direction),
                 chunk=chunk,
                 state=await self._renderer.render(conn, state, requester, bundle=False),
@@ -111,14 +113,6 @@ class RoomHistory:
         slot_ids = await self._states.find_slots(conn, slots)
         nids = [state[slot_id] for slot_id in slot_ids.values() if slot_id in state]
         return await list_state_events(conn, nids, event_filter=_ANY)
-
-
-async def _start(conn: Connection, span: HistorySpan, direction: Direction) -> HistoryToken:
-    """The point where a client starts that does not say where."""
-    if direction is Direction.FORWARDS:
-        return span.after
-    last = await find_last_event(conn, span)
-    return span.after if last is None else at(last)
 
 
 def _end(seen: SeenHistory, direction: Direction) -> HistoryToken | None:

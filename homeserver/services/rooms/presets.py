@@ -27,7 +27,7 @@ _PRESETS: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
     PUBLIC_CHAT: {
         "m.room.join_rules": {"join_rule": "public"},
         "m.room.history_visibility": {"history_visibility": "shared"},
-        "m.room.guest_access": {"guest_access": "forbidden"},
+        # Guests stay out, which is what a room without m.room.guest_access says too.
     },
 }
 

@@ -99,7 +99,8 @@ class EventRenderer:
         if relations:
             additions["m.relations"] = relations
         if pdu is not None:
-            return apply_event_fields({**pdu.json, "unsigned": additions}, form.fields)
+            named = {"event_id": event.event_id, "room_id": event.room_id}
+            return apply_event_fields({**pdu.json, **named, "unsigned": additions}, form.fields)
         spliced = splice_unsigned(event.client_json, additions)
         if form.fields is None:
             return orjson.Fragment(spliced)

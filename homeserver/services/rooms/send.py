@@ -61,8 +61,8 @@ class MessageEvents:
             TooLarge: the event would be too large.
         """
         try:
+            check_message(event_type, content)
             if event_type == _REDACTION:
-                check_message(event_type, content)
                 rest = {name: value for name, value in content.items() if name != "redacts"}
                 return await self._redactions.redact(
                     requester,

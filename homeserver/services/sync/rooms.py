@@ -13,6 +13,7 @@ import orjson
 
 from homeserver.core.filters import EventFormat
 from homeserver.core.ids import UserId
+from homeserver.core.tokens import SyncToken
 from homeserver.services.push.counts import UnreadCounts
 from homeserver.services.rooms.rendering import EventForm, EventRenderer
 from homeserver.services.rooms.stripped_state import StrippedState
@@ -73,7 +74,7 @@ class RoomSections:
             "join": await self._joined(conn, request, rooms.joined, data, window),
             "invite": await self._offers(conn, request, rooms.invited, "invite_state"),
             "knock": await self._offers(conn, request, rooms.knocked, "knock_state"),
-            "leave": {room.room_id: self._room_body(request, room, data) for room in rooms.left},
+            "leave": {room.room_id: _room_body(request, window, room, data) for room in rooms.left},
         }
         return {name: section for name, section in sections.items() if section}
 
@@ -138,7 +139,7 @@ class RoomSections:
         counts = await self._unread_counts.of_rooms(conn, request.requester.user_id, [room.room_nid for room in told])
         bodies: dict[str, Any] = {}
         for room in told:
-            body = self._room_body(request, room, data)
+            body = _room_body(request, window, room, data)
             body["ephemeral"] = {"events": list(data.ephemeral.get(room.room_nid, ()))}
             if room.room_nid in data.summaries:
                 body["summary"] = summary_json(data.summaries[room.room_nid])
@@ -148,23 +149,6 @@ class RoomSections:
                 body |= unread.json_by_thread() if by_thread else unread.json()
             bodies[room.room_id] = body
         return bodies
-
-    def _room_body(self, request: SyncRequest, room: SyncedRoom, data: _RoomData) -> dict[str, Any]:
-        """What joined and left rooms have in common."""
-        timeline = data.timelines.get(room.room_nid, EMPTY_TIMELINE)
-        body: dict[str, Any] = {
-            "timeline": {
-                "events": [data.rendered[event.event_nid] for event in timeline.events],
-                "limited": timeline.limited,
-            },
-            "state_after" if request.use_state_after else "state": {
-                "events": [data.rendered[event.event_nid] for event in data.states.get(room.room_nid, ())]
-            },
-            "account_data": {"events": list(data.account_data.get(room.room_nid, ()))},
-        }
-        if timeline.prev_batch is not None:
-            body["timeline"]["prev_batch"] = timeline.prev_batch.format()
-        return body
 
     async def _offers(
         self, conn: Connection, request: SyncRequest, rooms: Sequence[SyncedRoom], member: str
@@ -197,3 +181,21 @@ async def _read_account_data(
             event = {"type": row.type, "content": orjson.Fragment(row.content)}
             sections.setdefault(nids[row.room_id], []).append(event)
     return sections
+
+
+def _room_body(request: SyncRequest, window: SyncWindow, room: SyncedRoom, data: _RoomData) -> dict[str, Any]:
+    """What joined and left rooms have in common."""
+    timeline = data.timelines.get(room.room_nid, EMPTY_TIMELINE)
+    # Of a room without news, all there is lies in the past.
+    prev_batch = SyncToken(window.upto) if timeline.prev_batch is None else timeline.prev_batch
+    return {
+        "timeline": {
+            "events": [data.rendered[event.event_nid] for event in timeline.events],
+            "limited": timeline.limited,
+            "prev_batch": prev_batch.format(),
+        },
+        "state_after" if request.use_state_after else "state": {
+            "events": [data.rendered[event.event_nid] for event in data.states.get(room.room_nid, ())]
+        },
+        "account_data": {"events": list(data.account_data.get(room.room_nid, ()))},
+    }

@@ -35,7 +35,7 @@ class Timeline:
         events: oldest first.
         memberships: the reader's at each event.
         limited: there are earlier events in the window.
-        prev_batch: where `/messages` goes on, into the past; None if the room has nothing in the window.
+        prev_batch: where `/messages` goes on, into the past; None if there is nothing in the window.
     """
 
     events: Sequence[StoredEvent]
@@ -118,6 +118,17 @@ class Timelines:
         unseen = {event.event_nid for event in doubtful} - seen.keys()
         # Whoever leaves, or refuses an invitation, is told so, whatever the room's history visibility.
         unseen -= {room.event_nid for room in rooms.values()}
+        # What is in a room's state now, its members see anyway.
+        unseen -= await timelines.list_current(
+            conn,
+            [
+                event.event_nid
+                for event in wanted
+                if event.event_nid in unseen
+                and event.state_key is not None
+                and rooms[event.room_nid].membership == "join"
+            ],
+        )
         events = [seen.get(event.event_nid, event) for event in wanted if event.event_nid not in unseen]
         memberships = {event.event_id: rooms[event.room_nid].membership for event in events}
         return VisibleEvents(events, {**memberships, **visible.memberships})

@@ -75,9 +75,11 @@ class User:
         reply = await self.post(room_id, "join")
         assert reply.status == 200, reply.body
 
-    async def send(self, room_id: str, body: str = "hello", **more: Any) -> str:
+    async def send(self, room_id: str, body: str = "hello", *, relates_to: Any = None) -> str:
         """Sends a text message."""
-        content = {"msgtype": "m.text", "body": body, **more}
+        content: dict[str, Any] = {"msgtype": "m.text", "body": body}
+        if relates_to is not None:
+            content["m.relates_to"] = relates_to
         reply = await self.send_event(room_id, "m.room.message", content)
         assert reply.status == 200, reply.body
         event_id: str = reply.json["event_id"]
@@ -86,12 +88,12 @@ class User:
     async def send_event(self, room_id: str, event_type: str, content: Any, *, txn_id: str | None = None) -> Reply:
         """Sends an event."""
         txn_id = txn_id or f"txn{next(self.api.numbers)}"
-        return await self.call("PUT", f"/rooms/{quote(room_id)}/send/{event_type}/{quote(txn_id)}", content)
+        return await self.call("PUT", f"/rooms/{quote(room_id)}/send/{event_type}/{quote(txn_id, safe='')}", content)
 
     async def redact(self, room_id: str, event_id: str, **body: Any) -> Reply:
         """Redacts an event."""
         txn_id = f"txn{next(self.api.numbers)}"
-        return await self.call("PUT", f"/rooms/{quote(room_id)}/redact/{quote(event_id)}/{txn_id}", body)
+        return await self.call("PUT", f"/rooms/{quote(room_id)}/redact/{quote(event_id, safe='')}/{txn_id}", body)
 
     async def set_state(self, room_id: str, event_type: str, content: Any, state_key: str = "") -> Reply:
         """Sets a state event."""
@@ -161,7 +163,14 @@ async def rooms_api(
     clock, bus, states = SteppingClock(), MemoryBus(), StateStore()
     async with Database(database_url, DatabaseConfig(pool_size_max=12)) as db:
         appender = Appender(
-            db=db, bus=bus, clock=clock, server_name=server_name, key=key, heads=Heads(), lanes=Lanes(), push=NoPush()
+            db=db,
+            bus=bus,
+            clock=clock,
+            server_name=server_name,
+            key=key,
+            heads=Heads(),
+            lanes=Lanes(),
+            push=NoPush(),
         )
         memberships = Memberships(db=db, appender=appender, server_name=server_name)
         aliases = AliasLookup(db=db, server_name=server_name, remote=NoRemoteAliases())

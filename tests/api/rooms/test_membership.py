@@ -332,11 +332,13 @@ async def test_the_room_summary_counts_members(api: RoomsApi, alice: User, bob: 
     query = "SELECT s.* FROM room_summaries s JOIN rooms USING (room_nid) WHERE room_id = $1"
     async with api.db.connection() as conn:
         row = await conn.fetchrow(query, room_id)
+        assert row is not None
         assert (row["joined_members"], row["invited_members"], row["local_joined_members"]) == (2, 1, 2)
         assert (row["name"], row["join_rule"]) == ("Public", "public")
         await carol.join(room_id)
         await bob.post(room_id, "leave")
         row = await conn.fetchrow(query, room_id)
+    assert row is not None
     assert (row["joined_members"], row["invited_members"], row["local_joined_members"]) == (2, 0, 2)
 
 

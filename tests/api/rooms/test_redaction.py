@@ -163,7 +163,7 @@ async def test_redacting_a_redaction_hides_its_reason(api: RoomsApi, alice: User
 async def test_a_redacted_event_relates_to_nothing(api: RoomsApi, alice: User) -> None:
     room_id = await alice.create()
     root = await alice.send(room_id)
-    child = await alice.send(room_id, **{"m.relates_to": {"rel_type": "m.thread", "event_id": root}})
+    child = await alice.send(room_id, relates_to={"rel_type": "m.thread", "event_id": root})
     await alice.redact(room_id, child)
     async with api.db.connection() as conn:
         assert await conn.fetchval("SELECT count(*) FROM relations") == 0

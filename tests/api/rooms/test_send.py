@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 import pytest
 
-from homeserver.core.room_versions import ROOM_VERSIONS
 from homeserver.core.ids import EventId
+from homeserver.core.room_versions import ROOM_VERSIONS
 from storage.events import StoredEvent, find_event
 from tests.api.rooms.api import RoomsApi, User
 
@@ -137,7 +137,7 @@ async def test_one_annotation_of_a_kind(alice: User, bob: User) -> None:
 async def test_threads(api: RoomsApi, alice: User) -> None:
     room_id = await alice.create()
     root = await alice.send(room_id)
-    in_thread = await alice.send(room_id, **{"m.relates_to": {"rel_type": "m.thread", "event_id": root}})
+    in_thread = await alice.send(room_id, relates_to={"rel_type": "m.thread", "event_id": root})
     nested = {"body": "x", "m.relates_to": {"rel_type": "m.thread", "event_id": in_thread}}
     _refused(await alice.send_event(room_id, "m.room.message", nested), "M_UNKNOWN", 400)
     reaction = {"m.relates_to": {"rel_type": "m.annotation", "event_id": in_thread, "key": "+1"}}

@@ -1,0 +1,119 @@
+"""Merging states of a room that has forked: the state before an event that follows several others.
+
+https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from homeserver.core.ids import EventId
+from homeserver.core.pdu import Pdu, StateKey, StateMap
+from homeserver.core.room_versions import RoomVersion
+from homeserver.core.state_resolution.need import Need
+from homeserver.core.state_resolution.resolve import resolve
+from storage.database import Connection
+from storage.events import StoredEvent, list_auth_chains, list_event_ids, list_events
+from storage.state import StateStore
+
+_ROUNDS_MAX: Final = 1000
+
+
+class StateUnknown(Exception):
+    """The state cannot be found out: an event that decides about it is not here."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedState:
+    """A state as a difference to a snapshot; `storage.state.derive_state` makes a snapshot of it.
+
+    Attributes:
+        changes: events by slot, both as numbers; None where the base has an event and this state has none.
+    """
+
+    base_state_id: int
+    changes: Mapping[int, int | None]
+
+
+class StateResolver:
+    """Finds out states by what is stored. It reads on the caller's connection."""
+
+    def __init__(self, *, states: StateStore) -> None:
+        self._states = states
+
+    async def state_before(
+        self, conn: Connection, room_version: RoomVersion, prev_event_nids: Collection[int]
+    ) -> ResolvedState:
+        """The state before an event that follows some stored ones.
+
+        Raises:
+            StateUnknown: one of them is not stored or stands outside the graph, or an auth event is lacking.
+        """
+        prev_events = await list_events(conn, prev_event_nids)
+        if not prev_events or len(prev_events) < len(set(prev_event_nids)):
+            raise StateUnknown("A previous event is not known")
+        after = [await self._state_after(conn, event) for event in prev_events]
+        base_state_id, base = after[0][0], (await self._states.load(conn, after[0][0])).entries()
+        if all(state == after[0] for state in after):
+            return ResolvedState(base_state_id, after[0][1])
+        sets = []
+        for state_id, changes in after:
+            sets.append({**(await self._states.load(conn, state_id)).entries(), **changes})
+        resolved = await self.resolve(conn, room_version, sets)
+        changed: dict[int, int | None] = {
+            slot_id: event_nid for slot_id, event_nid in resolved.items() if base.get(slot_id) != event_nid
+        }
+        changed.update(dict.fromkeys(base.keys() - resolved.keys()))
+        return ResolvedState(base_state_id, changed)
+
+    async def _state_after(self, conn: Connection, event: StoredEvent) -> tuple[int, dict[int, int]]:
+        """The state after an event: the snapshot before it, and what it changes itself."""
+        if event.state_id is None:
+            raise StateUnknown("A previous event stands outside the graph")
+        if event.state_key is None or event.rejected is not None:
+            return event.state_id, {}
+        slot: StateKey = (event.type, event.state_key)
+        slot_ids = await self._states.find_slots(conn, [slot])
+        if slot not in slot_ids:
+            raise StateUnknown("The slot of a previous event has no number")
+        return event.state_id, {slot_ids[slot]: event.event_nid}
+
+    async def resolve(
+        self, conn: Connection, room_version: RoomVersion, states: Sequence[Mapping[int, int]]
+    ) -> dict[int, int]:
+        """Resolves states, each given as events by slot, both as numbers.
+
+        Raises:
+            StateUnknown: an auth event is lacking.
+        """
+        slots = await self._states.slot_names(conn, {slot_id for state in states for slot_id in state})
+        ids = await list_event_ids(conn, {event_nid for state in states for event_nid in state.values()})
+        maps = [{slots[slot_id]: ids[event_nid] for slot_id, event_nid in state.items()} for state in states]
+        ordinals = {event_id: event_nid for event_nid, event_id in ids.items()}
+        resolved = await self._resolve_maps(conn, room_version, maps, ordinals)
+        slot_ids = {slot: slot_id for slot_id, slot in slots.items()}
+        return {slot_ids[slot]: ordinals[event_id] for slot, event_id in resolved.items()}
+
+    async def _resolve_maps(
+        self,
+        conn: Connection,
+        room_version: RoomVersion,
+        maps: Sequence[StateMap],
+        ordinals: dict[EventId, int],
+    ) -> StateMap:
+        loaded: dict[EventId, Pdu] = {}
+        rejected: set[EventId] = set()
+        for _ in range(_ROUNDS_MAX):
+            outcome = await asyncio.to_thread(resolve, room_version, maps, loaded, rejected=rejected, ordinals=ordinals)
+            if not isinstance(outcome, Need):
+                return outcome
+            found = await list_auth_chains(conn, outcome.event_ids, with_ancestors=outcome.with_auth_chains)
+            for event in found:
+                loaded[event.pdu.event_id] = event.pdu
+                ordinals[event.pdu.event_id] = event.event_nid
+                if event.is_rejected:
+                    rejected.add(event.pdu.event_id)
+            if not outcome.event_ids <= loaded.keys():
+                raise StateUnknown("An auth event is not known")
+        raise StateUnknown("State resolution does not come to an end")
