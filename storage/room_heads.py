@@ -81,3 +81,17 @@ async def find_head(conn: Connection, room_id: RoomId, slots: Collection[StateKe
         extremities=tuple(Extremity(nid, EventId(event_id), depth) for nid, event_id, depth in ends),
         entries=entries,
     )
+
+
+SELECT_SLOTS_OF_TYPE: Final = """
+    SELECT s.type, s.state_key FROM current_state c JOIN state_slots s USING (slot_id)
+    WHERE c.room_nid = $1 AND s.type = $2
+    ORDER BY c.event_nid
+    LIMIT $3
+"""
+
+
+async def list_slots_of_type(conn: Connection, room_nid: int, event_type: str, *, limit: int) -> list[StateKey]:
+    """The slots of an event type in the current state, the one set longest ago first."""
+    rows = await conn.fetch(SELECT_SLOTS_OF_TYPE, room_nid, event_type, limit)
+    return [(row["type"], row["state_key"]) for row in rows]

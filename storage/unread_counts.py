@@ -78,7 +78,8 @@ SELECT_UNREAD_COUNTS: Final = """
         ORDER BY e.position DESC, e.event_nid DESC LIMIT 1
     ) newest ON true
     CROSS JOIN LATERAL (
-        SELECT coalesce(max(e.notifying_count), 0) AS notifying_count FROM events e WHERE e.event_nid = room.main_read_nid
+        SELECT coalesce(max(e.notifying_count), 0) AS notifying_count FROM events e
+        WHERE e.event_nid = room.main_read_nid
     ) at_read
     CROSS JOIN LATERAL (
         SELECT count(*) AS notify FROM events e

@@ -14,6 +14,7 @@ from homeserver.core.errors import InvalidParam
 _INT64_MAX: Final = 2**63 - 1
 _NATURAL = r"(0|[1-9][0-9]{0,18})"
 _SYNC = re.compile(f"s{_NATURAL}")
+_NOTIFICATION = re.compile(f"n{_NATURAL}")
 _HISTORY = re.compile(rf"t(0|-?[1-9][0-9]{{0,18}})_{_NATURAL}")
 
 
@@ -62,6 +63,29 @@ class HistoryToken:
         if match is None:
             raise InvalidParam("Not a pagination token")
         return cls(_int64(match[1]), _int64(match[2]))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class NotificationToken:
+    """A point between the events of all rooms, in the order of arrival: those from `event_nid` on lie behind."""
+
+    event_nid: int
+
+    def format(self) -> str:
+        """The token as clients get it."""
+        return f"n{self.event_nid}"
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Reads a token of this kind.
+
+        Raises:
+            InvalidParam: it is none.
+        """
+        match = _NOTIFICATION.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            raise InvalidParam("Not a token of notifications")
+        return cls(_int64(match[1]))
 
 
 def parse_history_or_sync(text: object) -> HistoryToken | SyncToken:

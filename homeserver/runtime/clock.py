@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+from storage.database import forbid_in_transaction
+
 
 class SystemClock:
     """Time as the system tells it (`homeserver.core.clock.Clock`)."""
@@ -16,5 +18,10 @@ class SystemClock:
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Waits."""
+        """Waits.
+
+        Raises:
+            ForbiddenInTransaction: a database transaction is open here.
+        """
+        forbid_in_transaction("A sleep")
         await asyncio.sleep(seconds)

@@ -1,5 +1,6 @@
 """Builds every object of a worker once, in the order of the layers; takes them down in the reverse order."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
@@ -20,6 +21,7 @@ from homeserver.runtime.rooms import compose_rooms
 from homeserver.runtime.signing_key import load_signing_key
 from homeserver.services.accounts.attempts import AttemptCounts, LocalAttemptCounts
 from homeserver.services.accounts.redis_attempts import RedisAttemptCounts
+from homeserver.services.admin.departures import Departures
 from homeserver.services.ports import NoRemoteProfiles
 from homeserver.services.stream.hub import Hub, StreamKeys
 from homeserver.web.dispatch import Dispatcher, prepare
@@ -36,6 +38,7 @@ from storage.database import Database
 from storage.devices import SELECT_DEVICE_KEYS
 from storage.presence import SELECT_PRESENCE_KEYS
 from storage.profiles import SELECT_PROFILE_KEYS
+from storage.push_rules import SELECT_PUSH_RULE_KEYS
 from storage.receipts import SELECT_RECEIPT_KEYS
 from storage.statements import statement_names
 from storage.timelines import SELECT_EVENT_KEYS, SELECT_MEMBERSHIP_KEYS
@@ -48,6 +51,7 @@ STREAMS: Final = (
     StreamKeys("devices", SELECT_DEVICE_KEYS),
     StreamKeys("presence", SELECT_PRESENCE_KEYS),
     StreamKeys("profiles", SELECT_PROFILE_KEYS),
+    StreamKeys("push_rules", SELECT_PUSH_RULE_KEYS),
     StreamKeys("receipts", SELECT_RECEIPT_KEYS),
     StreamKeys("typing", SELECT_TYPING_KEYS),
 )
@@ -71,16 +75,19 @@ async def compose(config: Config, clock: Clock) -> AsyncIterator[Application]:
         bus = _bus(config, clock)
         hub = Hub(db=db, bus=bus, clock=clock, streams=STREAMS)
         means = Means(config=config, db=db, bus=bus, clock=clock)
-        push = compose_push(means)
+        push = compose_push(means, hub=hub)
+        departure_due = asyncio.Event()
         accounts = compose_accounts(
             means,
+            on_departure=departure_due.set,
             attempt_counts=_attempt_counts(clock, redis),
             remote_profiles=NoRemoteProfiles(),
             computed_account_data={"m.push_rules": push.rules.content},
         )
-        rooms = compose_rooms(means, key=key, push=push.evaluator)
+        rooms = compose_rooms(means, key=key, push=push.evaluation, room_rules=push.rules)
         reading = compose_reading(means, rooms)
         live = compose_live(means, hub=hub, accounts=accounts, rooms=rooms, reading=reading, push=push)
+        departures = Departures(db=db, memberships=rooms.memberships, due=departure_due)
         parts = (accounts, rooms, reading, live, push)
         client = [section for part in parts for section in part.sections] + [WEBSOCKET_SECTION]
         dispatcher = Dispatcher(
@@ -110,6 +117,7 @@ async def compose(config: Config, clock: Clock) -> AsyncIterator[Application]:
                 BackgroundTask("bus", bus.run),
                 BackgroundTask("hub", hub.run),
                 BackgroundTask("last_seen", accounts.last_seen.run),
+                BackgroundTask("departures", departures.run),
                 *live.background,
                 *push.background,
             ],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from client_api.sections import (
     event_context,
     mutual_rooms,
+    notifications,
     public_rooms,
     relations,
     report_content,
@@ -28,6 +29,7 @@ from homeserver.services.rooms.history import RoomHistory
 from homeserver.services.rooms.history_reader import HistoryReader
 from homeserver.services.rooms.members import RoomMembers
 from homeserver.services.rooms.mutual_rooms import MutualRooms
+from homeserver.services.rooms.notifications import Notifications
 from homeserver.services.rooms.public_rooms import PublicRooms
 from homeserver.services.rooms.relations import Relations
 from homeserver.services.rooms.reports import Reports
@@ -76,5 +78,6 @@ def compose_reading(means: Means, rooms: Rooms) -> Reading:
             spaces.section(SpaceHierarchies(db=db, clock=clock)),
             mutual_rooms.section(MutualRooms(db=db)),
             report_content.section(reports),
+            notifications.section(Notifications(db=db, access=access, renderer=renderer)),
         ),
     )

@@ -10,6 +10,7 @@ from client_api.sections import (
     room_redaction,
     room_send,
     room_state,
+    room_upgrade,
 )
 from homeserver.core.signing import SigningKey
 from homeserver.runtime.accounts import Means
@@ -27,6 +28,8 @@ from homeserver.services.rooms.rendering import EventRenderer
 from homeserver.services.rooms.send import MessageEvents
 from homeserver.services.rooms.state import RoomState
 from homeserver.services.rooms.stripped_state import StrippedState
+from homeserver.services.rooms.succession import RoomRules, RoomSuccession
+from homeserver.services.rooms.upgrade import RoomUpgrades
 from homeserver.web.endpoint import Section
 from storage.events import EventCache
 from storage.state import StateStore
@@ -45,7 +48,7 @@ class Rooms:
     sections: Sequence[Section]
 
 
-def compose_rooms(means: Means, *, key: SigningKey, push: PushEvaluator) -> Rooms:
+def compose_rooms(means: Means, *, key: SigningKey, push: PushEvaluator, room_rules: RoomRules) -> Rooms:
     """Builds all services of rooms and their endpoints."""
     config, db = means.config, means.db
     states = StateStore()
@@ -61,7 +64,8 @@ def compose_rooms(means: Means, *, key: SigningKey, push: PushEvaluator) -> Room
         lanes=Lanes(),
         push=push,
     )
-    memberships = Memberships(db=db, appender=appender, server_name=config.server_name)
+    succession = RoomSuccession(db=db, bus=means.bus, room_rules=room_rules)
+    memberships = Memberships(db=db, appender=appender, server_name=config.server_name, succession=succession)
     redactions = Redactions(db=db, appender=appender, server_name=config.server_name)
     messages = MessageEvents(db=db, appender=appender, redactions=redactions)
     creation = RoomCreation(
@@ -96,5 +100,6 @@ def compose_rooms(means: Means, *, key: SigningKey, push: PushEvaluator) -> Room
             room_send.section(messages),
             room_redaction.section(messages),
             room_state.section(state),
+            room_upgrade.section(RoomUpgrades(db=db, appender=appender, succession=succession)),
         ),
     )

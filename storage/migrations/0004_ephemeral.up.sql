@@ -21,7 +21,6 @@ CREATE TABLE receipts (
 COMMENT ON TABLE receipts IS 'Read receipts of local and remote users. Bound: members and the threads that they read; swept with the room.';
 CREATE INDEX receipts_position ON receipts (position);
 CREATE INDEX receipts_room ON receipts (room_nid, position);
-CREATE INDEX receipts_user ON receipts (user_id, room_nid);
 
 CREATE UNLOGGED TABLE typing (
     room_nid integer NOT NULL,

@@ -222,6 +222,49 @@ def test_power_events() -> None:
         assert not power("m.room.member", USER, ADMIN, membership)
 
 
+def rooms_with_many_levels() -> RoomGraph:
+    """Ten power levels in a row, a topic under each but the last, and three off the row that build on the sixth."""
+    graph = RoomGraph(V11)
+    graph.begin(ADMIN, **{ADMIN: 50})
+    last = "join-admin"
+    for number in range(10):
+        graph.levels(f"row-{number}", CREATOR, {ADMIN: 50, USER: number}, after=[last])
+        last = f"row-{number}"
+        # The older the levels, the younger the topic claims to be.
+        graph.send(f"topic-{number}", ADMIN, "m.room.topic", {}, after=[last], ts=1000 - number)
+    last = "row-5"
+    for number in range(3):
+        graph.levels(f"off-{number}", CREATOR, {ADMIN: 50, USER: 50 + number}, after=[last])
+        last = f"off-{number}"
+    graph.send("topic-off", ADMIN, "m.room.topic", {}, after=[last], ts=1000 - 5 + 1)
+    return graph
+
+
+def test_the_mainline_ordering_goes_by_the_position_before_the_time() -> None:
+    graph = rooms_with_many_levels()
+    names = [f"topic-{number}" for number in range(6)] + ["topic-off"] + [f"topic-{number}" for number in range(6, 10)]
+    expected = [graph.id(name) for name in names]
+    for ordinals in (None, graph.ordinals):
+        loaded = LoadedEvents(graph.events, ordinals=ordinals)
+        assert mainline_ordering(sorted(expected), loaded, power_levels=graph.id("row-9")) == expected
+    # Without power levels only the times are left.
+    by_time = sorted(expected, key=lambda event_id: graph.events[event_id].origin_server_ts)
+    assert [
+        graph.events[event_id].origin_server_ts
+        for event_id in mainline_ordering(expected, LoadedEvents(graph.events), power_levels=None)
+    ] == [graph.events[event_id].origin_server_ts for event_id in by_time]
+
+
+def test_the_mainline_is_not_followed_further_than_events_ask_for() -> None:
+    graph = rooms_with_many_levels()
+    old = {graph.id(name) for name in ("levels", "row-0", "row-1", "row-2", "row-3")}
+    recent = {event_id: pdu for event_id, pdu in graph.events.items() if event_id not in old}
+    loaded = LoadedEvents(recent, ordinals={event_id: graph.ordinals[event_id] for event_id in recent})
+    topics = [graph.id("topic-off"), graph.id("topic-8")]
+    ordered = mainline_ordering(topics, loaded, power_levels=graph.id("row-9"))
+    assert ordered == [graph.id("topic-off"), graph.id("topic-8")]
+
+
 @given(edges=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12))), keys=st.permutations(range(13)))
 def test_the_topological_sort_is_the_smallest_of_all(edges: list[tuple[int, int]], keys: list[int]) -> None:
     ids = [EventId(f"${number:02}") for number in range(13)]

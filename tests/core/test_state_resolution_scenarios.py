@@ -314,6 +314,30 @@ def test_version_1_power_levels_stop_at_the_first_that_is_not_allowed() -> None:
     assert graph.state_after("demotion", "by-alice")[LEVELS] == graph.id("demotion")
 
 
+def test_version_1_judges_topics_by_the_power_levels_that_won() -> None:
+    graph = room(V1, ALICE)
+    topic(graph, "first", CREATOR, after=["join-alice"])
+    topic(graph, "second", CREATOR, after=["first"])
+    graph.levels("promotion", CREATOR, {ALICE: 50}, after=["first"])
+    graph.send("message", ALICE, "m.room.message", after=["promotion"], state_key=None)
+    topic(graph, "by-alice", ALICE, after=["message"])
+    merged = graph.state_after("second", "by-alice")
+    assert merged[LEVELS] == graph.id("promotion")
+    assert merged[TOPIC] == graph.id("by-alice")
+
+
+def test_version_1_judges_memberships_by_the_join_rules_that_won() -> None:
+    graph = room(V1, ALICE, BOB)
+    graph.send("closed", CREATOR, "m.room.join_rules", {"join_rule": "invite"}, after=["join-bob"])
+    graph.member("bob-leaves", BOB, "leave", after=["closed"])
+    graph.send("open", CREATOR, "m.room.join_rules", {"join_rule": "public"}, after=["bob-leaves"])
+    graph.member("bob-returns", BOB, "join", after=["open"])
+    graph.send("message", CREATOR, "m.room.message", after=["bob-leaves"], state_key=None)
+    merged = graph.state_after("message", "bob-returns")
+    assert merged[RULES] == graph.id("open")
+    assert merged["m.room.member", BOB] == graph.id("bob-returns")
+
+
 def test_version_1_memberships_do_not_see_each_other() -> None:
     """A kick counts for nothing while the kicker's own membership is in conflict, whichever is looked at first."""
     graph = room(V1, ALICE, BOB, **{ALICE: 50})

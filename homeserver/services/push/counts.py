@@ -65,9 +65,7 @@ class UnreadCount:
 class UnreadCounts:
     """Counts what users have not read."""
 
-    async def of_rooms(
-        self, conn: Connection, user_id: UserId, room_nids: Sequence[int]
-    ) -> Mapping[int, UnreadCount]:
+    async def of_rooms(self, conn: Connection, user_id: UserId, room_nids: Sequence[int]) -> Mapping[int, UnreadCount]:
         """What a user has not read of those of some rooms that it is joined to, by `room_nid`, in one statement."""
         if not room_nids:
             return {}

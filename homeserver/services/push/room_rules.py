@@ -50,7 +50,7 @@ def _rule_of_room(rule: PushRule, old_room_id: RoomId, new_room_id: RoomId) -> P
 def _conditions_of_room(
     conditions: Sequence[Mapping[str, Any]], old_room_id: RoomId, new_room_id: RoomId
 ) -> tuple[Mapping[str, Any], ...]:
-    changed = []
+    changed: list[Mapping[str, Any]] = []
     for condition in conditions:
         member = _CONDITION_VALUES.get(condition["kind"])
         if member is not None and condition.get("key") == "room_id" and condition.get(member) == old_room_id:

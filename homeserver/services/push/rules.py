@@ -38,9 +38,7 @@ class PushRules:
         """The content of the account data event `m.push_rules`."""
         return (await self.get(user_id)).to_json(user_id)
 
-    async def changed(
-        self, conn: Connection, user_id: UserId, *, since: int, upto: int
-    ) -> Mapping[str, Any] | None:
+    async def changed(self, conn: Connection, user_id: UserId, *, since: int, upto: int) -> Mapping[str, Any] | None:
         """The content of `m.push_rules` if it changed from `since` on and before `upto`, else None.
 
         With `since` 0 there always is one, for users who have changed nothing have rules too.

@@ -10,6 +10,7 @@ https://spec.matrix.org/v1.19/server-server-api/#pdus
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
+from string import ascii_letters
 from typing import Final, Protocol
 
 from prometheus_client import Counter
@@ -104,23 +105,26 @@ class Appender:
         return added
 
     async def create(
-        self, room_version: RoomVersion, drafts: Sequence[Draft], *, along_with: AlongWith | None = None
+        self,
+        room_version: RoomVersion,
+        drafts: Sequence[Draft],
+        *,
+        room_id: RoomId | None = None,
+        along_with: AlongWith | None = None,
     ) -> RoomId:
         """Makes a room of its first events, all in one transaction.
 
         Args:
             room_version: of the room.
             drafts: the events; the first is the create event.
+            room_id: its id, from `new_room_id`; None to draw one. From version 12 on it cannot be chosen.
             along_with: writes what belongs to the room in the same transaction, for example its alias.
 
         Raises:
             Forbidden: the rules of the room version do not allow an event.
             MatrixError: what `along_with` raises, or an event is malformed or too large.
         """
-        own_id = None if room_version.room_id_is_create_hash else self._new_room_id()
-        entries: dict[StateKey, StateEntry | None] = dict.fromkeys(_slots_of(drafts, room_version))
-        place = Place(own_id, room_version, extremities=(), entries=entries, extremity_hashes={})
-        chain = self._make(place, drafts)
+        chain = self.try_create(room_version, drafts, room_id=room_id or self.new_room_id())
         room_id = chain[0].pdu.room_id
         events = [link.pdu for link in chain]
         outcomes = await self._push.evaluate(PushedRoom(None, room_id, room_version, 0, {}), events)
@@ -138,9 +142,17 @@ class Appender:
         await self._bus.wake(wake_keys(room_id, events, self._server_name), appended.position)
         return room_id
 
-    def _new_room_id(self) -> RoomId:
-        letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-        return RoomId.parse(f"!{''.join(secrets.choice(letters) for _ in range(18))}:{self._server_name}")
+    def try_create(
+        self, room_version: RoomVersion, drafts: Sequence[Draft], *, room_id: RoomId
+    ) -> Sequence[ChainedEvent]:
+        """Makes the first events of a room without writing anything; see `create`."""
+        entries: dict[StateKey, StateEntry | None] = dict.fromkeys(_slots_of(drafts, room_version))
+        own_id = None if room_version.room_id_is_create_hash else room_id
+        return self._make(Place(own_id, room_version, extremities=(), entries=entries, extremity_hashes={}), drafts)
+
+    def new_room_id(self) -> RoomId:
+        """An id for a room of a version in which the server chooses it."""
+        return RoomId.parse(f"!{''.join(secrets.choice(ascii_letters) for _ in range(18))}:{self._server_name}")
 
     async def _append_in_lane(self, room_id: RoomId, compose: Compose, slots: Collection[StateKey]) -> AddedEvents:
         head = self._heads.find_cached(room_id, slots)

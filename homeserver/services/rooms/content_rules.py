@@ -17,17 +17,20 @@ from homeserver.core.server_acl import ServerAcl
 _MEMBERSHIPS = frozenset(("join", "invite", "knock", "leave", "ban"))
 
 
-def check_message(event_type: str, content: Mapping[str, Any]) -> None:
+def check_message(event_type: str, content: Mapping[str, Any], *, room_id: RoomId) -> None:
     """Checks an event that is no state.
 
     Raises:
         Forbidden: it is another create event.
         BadJson: an `m.room.redaction` says wrongly what it redacts.
+        InvalidParam: a room would replace itself.
     """
     if event_type == "m.room.create":
         raise Forbidden("A room is created only once")
     if event_type == "m.room.redaction" and not isinstance(content.get("redacts"), str):
         raise BadJson("A redaction says in `redacts` what it redacts")
+    if event_type == "m.room.tombstone" and content.get("replacement_room") == room_id:
+        raise InvalidParam("A room cannot replace itself")
 
 
 def check_state(

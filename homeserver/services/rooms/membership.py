@@ -14,6 +14,7 @@ from homeserver.services.rooms.append import Appender
 from homeserver.services.rooms.member_content import check_invitable, member_content, read_profiles
 from homeserver.services.rooms.membership_changes import Action, MembershipChange
 from homeserver.services.rooms.restricted_joins import find_authorising_user
+from homeserver.services.rooms.succession import RoomSuccession
 from storage.database import Database
 from storage.memberships import find_membership, forget_room, list_rooms_of_user
 from storage.room_heads import find_head
@@ -24,8 +25,11 @@ _AUTHORISED_VIA: Final = "join_authorised_via_users_server"
 class Memberships:
     """The memberships of this server's users, and of whom they invite and remove."""
 
-    def __init__(self, *, db: Database, appender: Appender, server_name: ServerName) -> None:
+    def __init__(
+        self, *, db: Database, appender: Appender, server_name: ServerName, succession: RoomSuccession
+    ) -> None:
         self._db = db
+        self._succession = succession
         self._appender = appender
         self._server_name = server_name
 
@@ -64,7 +68,11 @@ class Memberships:
         full.pop(_AUTHORISED_VIA, None)
         if vouching is not None:
             full[_AUTHORISED_VIA] = vouching
-        return await self._change(Action.JOIN, requester, room_id, target=user_id, content=full)
+        event_id = await self._change(Action.JOIN, requester, room_id, target=user_id, content=full)
+        create, member = head.find(CREATE), head.find(member_slot(user_id))
+        if create is not None and (member is None or member.membership != "join"):
+            await self._succession.follow(user_id, create)
+        return event_id
 
     async def invite(
         self,

@@ -17,7 +17,7 @@ _MOVED: Final = ("age", "prev_content", "redacted_because", "replaces_state")
 
 def old_room_event(rendered: Any) -> dict[str, Any]:
     """A rendered event of a room, with the members that old clients expect beside the present ones."""
-    event = orjson.loads(rendered.contents if isinstance(rendered, orjson.Fragment) else orjson.dumps(rendered))
+    event = orjson.loads(orjson.dumps(rendered))
     unsigned = event.get("unsigned", {})
     moved = {name: unsigned[name] for name in _MOVED if name in unsigned}
     return {**event, "user_id": event["sender"], **moved}

@@ -70,9 +70,7 @@ class _PushedEvent:
 class PushEvaluation:
     """Evaluates the push rules of all members of a room."""
 
-    def __init__(
-        self, *, db: Database, server_name: ServerName, rule_sets: RuleSets, users_max: int = 200_000
-    ) -> None:
+    def __init__(self, *, db: Database, server_name: ServerName, rule_sets: RuleSets, users_max: int = 200_000) -> None:
         """Takes its means, and how many users are kept in memory as members of rooms."""
         self._db = db
         self._server_name = server_name
@@ -107,11 +105,7 @@ class PushEvaluation:
             return _KnownAudience(_NO_AUDIENCE)
         known = self._audiences.get(room.room_nid)
         users_version = self._rule_sets.users_version
-        if (
-            known is None
-            or known.audience.state_version != room.state_version
-            or known.users_version != users_version
-        ):
+        if known is None or known.audience.state_version != room.state_version or known.users_version != users_version:
             async with self._db.connection() as conn:
                 audience = await find_push_audience(conn, room.room_nid)
             known = _KnownAudience(audience or _NO_AUDIENCE, users_version)
@@ -182,8 +176,8 @@ class PushEvaluation:
         display_names: Mapping[UserId, str | None],
     ) -> Iterator[PushRecipient]:
         """Those for whom an event does something else than for most."""
-        everyone, sender = each.default.everyone, each.pdu.sender
-        if each.pdu.is_state and everyone is not None and everyone.notify and sender.server_name == self._server_name:
+        usual, sender = _stored_actions(each.default.everyone), each.pdu.sender
+        if each.pdu.is_state and usual is not None and sender.server_name == self._server_name:
             # By messages users also show what they have read, so their own are never counted; by state they do not.
             yield PushRecipient(sender, _NOTHING, notify=False, highlight=False)
         for user_id, rule_set in rule_sets.items():
@@ -196,8 +190,10 @@ class PushEvaluation:
                 actions = each.default.for_user(user_id)
             else:
                 continue
-            if (_stored_actions(actions) or _NOTHING) != (_stored_actions(everyone) or _NOTHING):
-                yield _recipient(user_id, actions)
+            stored = _stored_actions(actions)
+            if stored != usual:
+                highlight = stored is not None and actions is not None and actions.highlight
+                yield PushRecipient(user_id, stored or _NOTHING, notify=stored is not None, highlight=highlight)
 
     async def _actions_id(self, everyone: Actions | None) -> int | None:
         actions = _stored_actions(everyone)
@@ -206,7 +202,7 @@ class PushEvaluation:
         if actions not in self._actions_ids:
             async with self._db.connection() as conn:
                 self._actions_ids.update(await list_push_actions(conn))
-                if actions not in self._actions_ids:
+                while actions not in self._actions_ids:
                     await insert_push_actions(conn, actions, highlight=everyone.highlight)
                     self._actions_ids.update(await list_push_actions(conn))
         return self._actions_ids[actions]
@@ -221,13 +217,6 @@ def _power_levels(state: Mapping[StateKey, Pdu]) -> PowerLevels:
         return PowerLevels.in_force(state.get(POWER_LEVELS), create)
     except Forbidden:
         return _NO_LEVELS
-
-
-def _recipient(user_id: UserId, actions: Actions | None) -> PushRecipient:
-    stored = _stored_actions(actions)
-    if actions is None or stored is None:
-        return PushRecipient(user_id, _NOTHING, notify=False, highlight=False)
-    return PushRecipient(user_id, stored, notify=True, highlight=actions.highlight)
 
 
 def _stored_actions(actions: Actions | None) -> str | None:

@@ -61,7 +61,7 @@ class MessageEvents:
             TooLarge: the event would be too large.
         """
         try:
-            check_message(event_type, content)
+            check_message(event_type, content, room_id=room_id)
             if event_type == _REDACTION:
                 rest = {name: value for name, value in content.items() if name != "redacts"}
                 return await self._redactions.redact(

@@ -158,11 +158,13 @@ async def test_s19_dates_are_for_those_who_may_read_the_room(alice: User, bob: U
     """Jumping to a date checks who asks, and passes over what is hidden (lesson S19)."""
     state = [{"type": "m.room.history_visibility", "state_key": "", "content": {"history_visibility": "joined"}}]
     room_id = await alice.create(preset="public_chat", initial_state=state)
-    await _conversation(alice, room_id)
+    hidden = (await _conversation(alice, room_id))[0]
+    since = (await alice.get(f"/rooms/{room_id}/event/{hidden}"))["origin_server_ts"]
     path = f"/_matrix/client/v1/rooms/{room_id}/timestamp_to_event"
+    assert (await alice.get(path, ts=since, dir="f"))["event_id"] == hidden
     refused(await bob.call("GET", path, ts=0, dir="f"), 403, "M_FORBIDDEN")
     await bob.join(room_id)
-    found = await bob.get(path, ts=0, dir="f")
+    found = await bob.get(path, ts=since, dir="f")
     first = await bob.get(f"/rooms/{room_id}/event/{found['event_id']}")
     assert (first["type"], first["state_key"]) == ("m.room.member", bob.user_id)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 from urllib.parse import quote
@@ -14,9 +14,10 @@ from client_api.sections import (
     room_redaction,
     room_send,
     room_state,
+    room_upgrade,
 )
 from homeserver.config.schema import DatabaseConfig, DirectoryConfig, RoomsConfig
-from homeserver.core.ids import DeviceId, ServerName, UserId
+from homeserver.core.ids import DeviceId, RoomId, ServerName, UserId
 from homeserver.core.requester import Requester
 from homeserver.core.signing import SigningKey
 from homeserver.services.rooms.access import RoomAccess
@@ -29,6 +30,8 @@ from homeserver.services.rooms.membership import Memberships
 from homeserver.services.rooms.redactions import Redactions
 from homeserver.services.rooms.send import MessageEvents
 from homeserver.services.rooms.state import RoomState
+from homeserver.services.rooms.succession import RoomSuccession
+from homeserver.services.rooms.upgrade import RoomUpgrades
 from homeserver.web.endpoint import Section
 from storage.bus.memory import MemoryBus
 from storage.database import Database
@@ -120,6 +123,17 @@ class User:
 
 
 @dataclass
+class CopiedRules:
+    """Notes whose rules about rooms were to be copied."""
+
+    copied: list[tuple[str, str, str]] = field(default_factory=list)
+
+    async def copy_room_rules(self, user_id: UserId, *, old_room_id: RoomId, new_room_id: RoomId) -> None:
+        """Notes it."""
+        self.copied.append((user_id, old_room_id, new_room_id))
+
+
+@dataclass
 class RoomsApi:
     """A server with the endpoints of rooms."""
 
@@ -129,7 +143,7 @@ class RoomsApi:
     memberships: Memberships
     appender: Appender
     access: RoomAccess
-    rooms_config: RoomsConfig
+    rules: "CopiedRules"
     numbers: "count[int]"
 
     async def user(self, name: str, **traits: Any) -> User:
@@ -172,7 +186,10 @@ async def rooms_api(
             lanes=Lanes(),
             push=NoPush(),
         )
-        memberships = Memberships(db=db, appender=appender, server_name=server_name)
+        rules = CopiedRules()
+        succession = RoomSuccession(db=db, bus=bus, room_rules=rules)
+        memberships = Memberships(db=db, appender=appender, server_name=server_name, succession=succession)
+        upgrades = RoomUpgrades(db=db, appender=appender, succession=succession)
         aliases = AliasLookup(db=db, server_name=server_name, remote=NoRemoteAliases())
         redactions = Redactions(db=db, appender=appender, server_name=server_name)
         messages = MessageEvents(db=db, appender=appender, redactions=redactions)
@@ -202,10 +219,11 @@ async def rooms_api(
             room_send.section(messages),
             room_redaction.section(messages),
             room_state.section(state),
+            room_upgrade.section(upgrades),
         ]
         async with web(*sections) as served:
             served.accounts.sessions.clear()
-            yield RoomsApi(served, db, bus, memberships, appender, access, rooms_config, count(1))
+            yield RoomsApi(served, db, bus, memberships, appender, access, rules, count(1))
 
 
 __all__ = ["Accounts", "RoomsApi", "User", "rooms_api"]
