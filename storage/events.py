@@ -290,3 +290,12 @@ async def list_auth_chains(
     limit = len(event_ids) + (_AUTH_CHAIN_MAX if with_ancestors else 0)
     rows = await conn.fetch(SELECT_AUTH_CHAINS, list(event_ids), with_ancestors, limit)
     return [AuthEvent(row["event_nid"], stored_pdu(row), row["rejected"] is not None) for row in rows]
+
+
+SELECT_EVENT_NIDS: Final = "SELECT event_nid, event_id FROM events WHERE event_id = ANY ($1::text[])"
+
+
+async def find_event_nids(conn: Connection, event_ids: Collection[EventId]) -> dict[EventId, int]:
+    """The numbers of events by their ids; unknown ones are absent."""
+    rows = await conn.fetch(SELECT_EVENT_NIDS, list(event_ids))
+    return {EventId(row["event_id"]): row["event_nid"] for row in rows}

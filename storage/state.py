@@ -218,6 +218,21 @@ class StateStore:
             yield slot_id, slot
 
 
+INSERT_SLOTS: Final = """
+    INSERT INTO state_slots (type, state_key)
+    SELECT wanted.type, wanted.state_key FROM unnest($1::text[], $2::text[]) AS wanted (type, state_key)
+    WHERE NOT EXISTS (SELECT FROM state_slots s WHERE s.type = wanted.type AND s.state_key = wanted.state_key)
+    ORDER BY wanted.type, wanted.state_key
+    ON CONFLICT DO NOTHING
+"""
+
+
+async def insert_slots(conn: Connection, slots: Collection[StateKey]) -> None:
+    """Gives slots a number that have none yet."""
+    wanted = set(slots)
+    await conn.execute(INSERT_SLOTS, [slot[0] for slot in wanted], [slot[1] for slot in wanted])
+
+
 LOCK_ROOM: Final = "SELECT state_version FROM rooms WHERE room_nid = $1 FOR NO KEY UPDATE"
 SELECT_DERIVED_STATE: Final = """
     WITH change AS (

@@ -44,4 +44,49 @@ class Allowed:
         return all(re.search(pattern, text) for pattern, text in pairs)
 
 
-ALLOWED: Final[tuple[Allowed, ...]] = ()
+ALLOWED: Final[tuple[Allowed, ...]] = (
+    Allowed(
+        "events of the first client-server API",
+        "Synapse repeats members of `unsigned` and the sender beside them, as r0 had it; the specification has not.",
+        place=r"(?<!unsigned)\.(age|user_id|prev_content|replaces_state|redacted_because|prev_sender)$",
+        ours="^nothing$",
+    ),
+    Allowed(
+        "the age of events",
+        "It is optional, and grows while a client keeps the event: this server gives it with timelines only.",
+        place=r"\.unsigned\.age$",
+        ours="^nothing$",
+    ),
+    Allowed(
+        "rooms of events in syncs",
+        "The room is known from the place; this server's form of an event is the same everywhere.",
+        request="GET /sync",
+        place=r"\.(timeline|state|state_after)\.events(\[\d+\]|\.[^.].*)\.room_id$",
+        synapse="^nothing$",
+    ),
+    Allowed(
+        "power levels beyond the specification",
+        "`historical` is of a proposal that was withdrawn; `m.call.invite` of one that is not in the specification.",
+        place=r"\.(historical|m\.call\.invite)$",
+        ours="^nothing$",
+    ),
+    Allowed(
+        "counts of keys",
+        "This server says nothing of one-time keys to devices that have none.",
+        place=r"^\.device_(one_time_keys_count|unused_fallback_key_types)$",
+        ours="^nothing$",
+    ),
+    Allowed(
+        "summaries without lazy loading",
+        "Synapse leaves counts and heroes out where members are not loaded lazily; the specification does not say so.",
+        place=r"\.summary\.m\.(joined_member_count|invited_member_count|heroes)$",
+        synapse="^nothing$",
+    ),
+    Allowed(
+        "errors without a code of their own",
+        "Synapse says M_UNKNOWN where the specification has a code for what is wrong.",
+        place=r"^\.errcode$",
+        synapse="M_UNKNOWN",
+        ours="M_(BAD_JSON|INVALID_PARAM|MISSING_PARAM|NOT_JSON)",
+    ),
+)

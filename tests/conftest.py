@@ -86,18 +86,19 @@ async def database_template(postgres_url: str) -> str:
 @pytest.fixture
 async def database_url(postgres_url: str, database_template: str) -> AsyncIterator[str]:
     """The URL of a fresh, migrated database for one test."""
-    async for url in _new_database(postgres_url, template=database_template):
+    async for url in new_database(postgres_url, template=database_template):
         yield url
 
 
 @pytest.fixture
 async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
     """The URL of a fresh database without any table."""
-    async for url in _new_database(postgres_url, template="template0"):
+    async for url in new_database(postgres_url, template="template0"):
         yield url
 
 
-async def _new_database(postgres_url: str, *, template: str) -> AsyncIterator[str]:
+async def new_database(postgres_url: str, *, template: str) -> AsyncIterator[str]:
+    """The URL of a database that is dropped when the iterator goes on."""
     name = f"test_{next(_numbers)}"
     await _execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     yield _with_database(postgres_url, name)

@@ -130,6 +130,11 @@ class HomeserverProcess:
         pid = self.process.pid
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
+    def kill_worker(self, pid: int) -> None:
+        """Ends one of its workers without a warning (SIGKILL)."""
+        assert pid in self.workers(), "it is not one of its workers"
+        os.kill(pid, signal.SIGKILL)
+
     async def is_healthy(self) -> bool:
         """Whether it says that it can do its work."""
         try:

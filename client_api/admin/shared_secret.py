@@ -31,12 +31,12 @@ def section(registration: SharedSecretRegistration) -> Section:
     """The endpoints."""
     s = Section("Registration by shared secret")
 
-    @s.endpoint("GET", _PATH, access=Access.PUBLIC, rate_limit=RateLimit.REGISTRATION)
+    @s.endpoint("GET", _PATH, access=Access.PUBLIC, rate_limit=RateLimit.WRITE)
     async def get_registration_nonce(_: Request) -> Response:
         """A nonce for one registration."""
         return Response({"nonce": await registration.new_nonce()})
 
-    @s.endpoint("POST", _PATH, access=Access.PUBLIC, body=REGISTER, rate_limit=RateLimit.REGISTRATION)
+    @s.endpoint("POST", _PATH, access=Access.PUBLIC, body=REGISTER, rate_limit=RateLimit.WRITE)
     async def register_by_shared_secret(request: Request) -> Response:
         """Makes an account for somebody who knows the shared secret."""
         body = request.body

@@ -31,6 +31,9 @@ INVITE: Final[dict[str, Any]] = {
         **{name: {"type": "string"} for name in ("user_id", "id_server", "id_access_token", "medium", "address")},
     },
 }
+_NOT_CONTENT: Final = frozenset(
+    {"reason", "third_party_signed", "membership", "displayname", "avatar_url", "join_authorised_via_users_server"}
+)
 _ROOM: Final = "/_matrix/client/v3/rooms/{room_id}"
 _OLD_ROOM: Final = "/_matrix/client/r0/rooms/{room_id}"
 
@@ -53,7 +56,9 @@ def section(memberships: Memberships, aliases: AliasLookup) -> Section:
         """Joins a room by its id or an alias."""
         _refuse_third_party(request)
         room_id = await _room_named(aliases, request.path["room_id_or_alias"])
-        await memberships.join(request.requester, room_id, reason=request.body.get("reason"))
+        await memberships.join(
+            request.requester, room_id, reason=request.body.get("reason"), content=_further_content(request)
+        )
         return Response({"room_id": room_id})
 
     @s.endpoint(
@@ -70,7 +75,9 @@ def section(memberships: Memberships, aliases: AliasLookup) -> Section:
         """Joins a room by its id."""
         _refuse_third_party(request)
         room_id = RoomId.parse(request.path["room_id"])
-        await memberships.join(request.requester, room_id, reason=request.body.get("reason"))
+        await memberships.join(
+            request.requester, room_id, reason=request.body.get("reason"), content=_further_content(request)
+        )
         return Response({"room_id": room_id})
 
     @s.endpoint(
@@ -184,6 +191,11 @@ async def _room_named(aliases: AliasLookup, room_id_or_alias: str) -> RoomId:
         room_id, _ = await aliases.resolve(RoomAlias.parse(room_id_or_alias))
         return room_id
     return RoomId.parse(room_id_or_alias)
+
+
+def _further_content(request: Request) -> dict[str, Any]:
+    """What else a client wants in its member event; what the server itself writes there is not the client's to say."""
+    return {name: value for name, value in request.body.items() if name not in _NOT_CONTENT}
 
 
 def _refuse_third_party(request: Request) -> None:

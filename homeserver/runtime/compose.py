@@ -23,6 +23,8 @@ from homeserver.services.accounts.attempts import AttemptCounts, LocalAttemptCou
 from homeserver.services.accounts.redis_attempts import RedisAttemptCounts
 from homeserver.services.admin.departures import Departures
 from homeserver.services.ports import NoRemoteProfiles
+from homeserver.services.rooms import profile_updates as profile_updates_stream
+from homeserver.services.stream.follower import Follower
 from homeserver.services.stream.hub import Hub, StreamKeys
 from homeserver.web.dispatch import Dispatcher, prepare
 from homeserver.web.endpoint import Endpoint, RateLimit, Request
@@ -59,8 +61,13 @@ STREAMS: Final = (
 
 
 @asynccontextmanager
-async def compose(config: Config, clock: Clock) -> AsyncIterator[Application]:
+async def compose(config: Config, clock: Clock, *, bus: Bus | None = None) -> AsyncIterator[Application]:
     """A worker, until the block ends; its database must be up and migrated.
+
+    Args:
+        config: all settings.
+        clock: the time.
+        bus: what carries its wakes, where several workers share a process; None for the one that the settings name.
 
     Raises:
         DatabaseUnavailable: the database is away.
@@ -72,7 +79,7 @@ async def compose(config: Config, clock: Clock) -> AsyncIterator[Application]:
         )
         redis = await _redis(config, stack)
         writes = await stack.enter_async_context(WriteTasks())
-        bus = _bus(config, clock)
+        bus = bus or _bus(config, clock)
         hub = Hub(db=db, bus=bus, clock=clock, streams=STREAMS)
         means = Means(config=config, db=db, bus=bus, clock=clock)
         push = compose_push(means, hub=hub)
@@ -87,6 +94,14 @@ async def compose(config: Config, clock: Clock) -> AsyncIterator[Application]:
         rooms = compose_rooms(means, key=key, push=push.evaluation, room_rules=push.rules)
         reading = compose_reading(means, rooms)
         live = compose_live(means, hub=hub, accounts=accounts, rooms=rooms, reading=reading, push=push)
+        profile_updates = Follower(
+            name=profile_updates_stream.NAME,
+            keys=profile_updates_stream.KEYS,
+            consumer=rooms.profile_updates,
+            db=db,
+            hub=hub,
+            clock=clock,
+        )
         departures = Departures(db=db, memberships=rooms.memberships, due=departure_due)
         parts = (accounts, rooms, reading, live, push)
         client = [section for part in parts for section in part.sections] + [WEBSOCKET_SECTION]
@@ -118,6 +133,7 @@ async def compose(config: Config, clock: Clock) -> AsyncIterator[Application]:
                 BackgroundTask("hub", hub.run),
                 BackgroundTask("last_seen", accounts.last_seen.run),
                 BackgroundTask("departures", departures.run),
+                BackgroundTask("profile_updates", profile_updates.run),
                 *live.background,
                 *push.background,
             ],

@@ -59,6 +59,7 @@ def compose_reading(means: Means, rooms: Rooms) -> Reading:
         server_name=config.server_name,
         config=config.directory,
         aliases=rooms.aliases,
+        appender=rooms.appender,
     )
     public = PublicRooms(db=db, server_name=config.server_name, remote=NoRemotePublicRooms())
     reports = Reports(db=db, access=access, clock=clock, server_name=config.server_name)

@@ -23,6 +23,7 @@ from homeserver.services.rooms.drafts import PushEvaluator
 from homeserver.services.rooms.heads import Heads
 from homeserver.services.rooms.lanes import Lanes
 from homeserver.services.rooms.membership import Memberships
+from homeserver.services.rooms.profile_updates import ProfileUpdates
 from homeserver.services.rooms.redactions import Redactions
 from homeserver.services.rooms.rendering import EventRenderer
 from homeserver.services.rooms.send import MessageEvents
@@ -41,7 +42,9 @@ class Rooms:
 
     access: RoomAccess
     aliases: AliasLookup
+    appender: Appender
     memberships: Memberships
+    profile_updates: ProfileUpdates
     renderer: EventRenderer
     states: StateStore
     stripped_state: StrippedState
@@ -89,7 +92,9 @@ def compose_rooms(means: Means, *, key: SigningKey, push: PushEvaluator, room_ru
     return Rooms(
         access=access,
         aliases=aliases,
+        appender=appender,
         memberships=memberships,
+        profile_updates=ProfileUpdates(db=db, appender=appender),
         renderer=EventRenderer(clock=means.clock, aggregations=Aggregations(access=access)),
         states=states,
         stripped_state=StrippedState(states=states),

@@ -54,6 +54,8 @@ async def _run(work: Any) -> None:
 async def _serve_listener(
     application: Application, listener: Listener, limits: LimitsConfig, stop: asyncio.Event
 ) -> None:
+    for bound in listener.sockets:
+        bound.listen(BACKLOG)
     urls = listener.urls
     for url in urls:
         logger.info("listening", url=url, resources=listener.config.resources)

@@ -430,6 +430,12 @@ BEGIN
             SELECT FROM unnest(replaced_events) n JOIN events e USING (event_nid) WHERE e.revision <> n.revision
         );
     END IF;
+    -- Who has missed so much would write into the past: on ends of the graph that many events have followed since.
+    IF is_appended AND state_before_id IS NULL THEN
+        is_appended := (SELECT max(e.topological) FROM events e WHERE e.event_nid = ANY (new_events[1].prev_events)) + 20
+            >= (SELECT max(e.topological) FROM events e WHERE e.event_nid = ANY (room.forward_extremities))
+            OR cardinality(room.forward_extremities) = 0;
+    END IF;
     IF is_appended IS NOT TRUE THEN
         is_appended := false;
         RETURN;

@@ -38,7 +38,18 @@ async def registering_without_login(stage: Stage) -> None:
 async def registering_with_names_that_are_refused(stage: Stage) -> None:
     """User names outside of the grammar."""
     anybody = stage.anybody()
-    for name in ("", "has space", "Upper.Case.Name", "sl/ash", "ö", "_underscore", "a" * 300, "@alice", "al:ice", "12345"):
+    for name in (
+        "",
+        "has space",
+        "Upper.Case.Name",
+        "sl/ash",
+        "ö",
+        "_underscore",
+        "a" * 300,
+        "@alice",
+        "al:ice",
+        "12345",
+    ):
         await anybody.get("/register/available", username=name)
         await anybody.post("/register", {"username": name, "password": PASSWORD, "auth": DUMMY})
     await anybody.get("/register/available")
@@ -114,9 +125,7 @@ async def changing_the_password(stage: Stage) -> None:
     await alice.post("/account/password", {"new_password": "another password", "auth": {**auth, "password": "wrong"}})
     asked = await alice.post("/account/password", {"new_password": "another password", "logout_devices": False})
     auth["session"] = asked["session"]
-    await alice.post(
-        "/account/password", {"new_password": "another password", "logout_devices": False, "auth": auth}
-    )
+    await alice.post("/account/password", {"new_password": "another password", "logout_devices": False, "auth": auth})
     await phone.get("/account/whoami")
     await stage.anybody().post("/login", login)
     asked = await alice.post("/account/password", {"new_password": "the third password"})

@@ -1,9 +1,11 @@
 """A whole server in this process, made of its real parts, and clients that speak to it without a socket."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -16,6 +18,8 @@ from homeserver.config.values import Secret
 from homeserver.core.errors import Unauthorized
 from homeserver.core.ids import ServerName
 from homeserver.runtime.accounts import Accounts, Means, compose_accounts
+from homeserver.runtime.application import BackgroundTask
+from homeserver.runtime.compose import compose
 from homeserver.services.accounts.attempts import LocalAttemptCounts
 from homeserver.services.ports import NoRemoteProfiles
 from homeserver.services.stream.hub import Hub
@@ -24,6 +28,7 @@ from homeserver.web.endpoint import Endpoint, RateLimit, Request, Section
 from homeserver.web.http import HttpSettings, mount
 from homeserver.web.rate_limits import LocalBuckets, Rate, RateLimits
 from homeserver.web.write_tasks import WriteTasks
+from storage.bus.base import Bus
 from storage.bus.memory import MemoryBus
 from storage.database import Database
 from tests.fast_clock import FastClock
@@ -45,7 +50,7 @@ CONFIG = Config(
 class Client:
     """A client with a session, or without one."""
 
-    server: "Server"
+    server: "Site"
     user_id: str = ""
     device_id: str = ""
     token: str | None = None
@@ -78,16 +83,12 @@ class Client:
         return _succeeded(await self.call("DELETE", path, json))
 
 
-@dataclass
-class Server:
-    """A running server."""
+@dataclass(kw_only=True)
+class Site:
+    """A running server, as its clients see it."""
 
     config: Config
-    db: Database
-    bus: MemoryBus
-    hub: Hub
     clock: FastClock
-    accounts: Accounts
     app: Quart
     headers: dict[str, str] = field(default_factory=lambda: {"host": "test", "user-agent": "tests"})
 
@@ -144,18 +145,28 @@ class Server:
         body = {"username": localpart, "password": password, "auth": {"type": "m.login.dummy"}, **members}
         return self.client(_succeeded(await self.request("POST", "/register", json=body)))
 
+    async def login(self, user: str, *, password: str = PASSWORD, **members: Any) -> Client:
+        """A new session of a user."""
+        return self.client(
+            _succeeded(await self.request("POST", "/login", json=password_login(user, password, **members)))
+        )
+
+
+@dataclass(kw_only=True)
+class Server(Site):
+    """A server with accounts and nothing else, and what it is made of."""
+
+    db: Database
+    bus: MemoryBus
+    hub: Hub
+    accounts: Accounts
+
     async def register_admin(self, localpart: str = "admin") -> Client:
         """A new administrator."""
         client = await self.register(localpart)
         async with self.db.connection() as conn:
             await conn.execute("UPDATE users SET is_admin = true WHERE user_id = $1", client.user_id)
         return await self.login(localpart)
-
-    async def login(self, user: str, *, password: str = PASSWORD, **members: Any) -> Client:
-        """A new session of a user."""
-        return self.client(
-            _succeeded(await self.request("POST", "/login", json=password_login(user, password, **members)))
-        )
 
 
 def password_login(user: str, password: str = PASSWORD, **members: Any) -> dict[str, Any]:
@@ -219,6 +230,34 @@ async def running_server(
             yield Server(config=config, db=db, bus=bus, hub=hub, clock=clock, accounts=accounts, app=app)
             for task in running:
                 task.cancel()
+
+
+@asynccontextmanager
+async def composed_server(
+    database_url: str, config: Config = CONFIG, *, clock: FastClock | None = None, bus: Bus | None = None
+) -> AsyncIterator[Site]:
+    """A whole server on a database, composed as in production; several may run on one, and share a bus."""
+    clock = clock or FastClock(speed=1)
+    with tempfile.TemporaryDirectory() as folder:
+        database = replace(config.database, url=Secret(database_url), pool_size_max=8)
+        config = replace(config, data_dir=Path(folder), database=database)
+        async with compose(config, clock, bus=bus) as application, asyncio.TaskGroup() as background:
+            app = Quart("test", static_folder=None)
+            mount(
+                app,
+                operations=prepare(application.sections["client"]),
+                dispatcher=application.dispatcher,
+                clock=clock,
+                settings=HttpSettings(),
+            )
+            running = [background.create_task(_run(task)) for task in application.background]
+            yield Site(config=config, clock=clock, app=app)
+            for task in running:
+                task.cancel()
+
+
+async def _run(task: BackgroundTask) -> None:
+    await task.run()
 
 
 def _rate_limits(config: Config, clock: FastClock) -> RateLimits:

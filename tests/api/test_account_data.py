@@ -100,7 +100,8 @@ async def test_ignored_users(server: Server, alice: Client) -> None:
         assert await account_data.ignoring_users(conn, ignored=UserId("@eve:test"), among=among) == set()
     await alice.put(f"{GLOBAL}/m.ignored_user_list", {"ignored_users": {"@eve:test": {}}})
     assert await ignored() == {"@eve:test"}
-    for content in ({}, {"ignored_users": []}, {"ignored_users": "@bob:test"}, {"ignored_users": None}):
+    contents: list[Any] = [{}, {"ignored_users": []}, {"ignored_users": "@bob:test"}, {"ignored_users": None}]
+    for content in contents:
         await alice.put(f"{GLOBAL}/m.ignored_user_list", content)
         assert await ignored() == set()
     await alice.put(f"{IN_ROOM}/m.ignored_user_list", {"ignored_users": listed})
@@ -146,7 +147,8 @@ async def test_wrong_tags(alice: Client, tag: str, content: Any, errcode: str) -
 
 
 async def test_tags_of_clients_that_write_nonsense(alice: Client) -> None:
-    for content in ({"tags": 5}, {"tags": []}, {}):
+    contents: list[Any] = [{"tags": 5}, {"tags": []}, {}]
+    for content in contents:
         await alice.put(f"{IN_ROOM}/m.tag", content)
         assert await alice.get(TAGS) == {"tags": {}}
         await alice.put(f"{TAGS}/u.x", {})
@@ -154,7 +156,7 @@ async def test_tags_of_clients_that_write_nonsense(alice: Client) -> None:
 
 
 async def test_a_room_has_a_number_of_tags(server: Server, alice: Client) -> None:
-    many = {"tags": {f"u.{number}": {} for number in range(100)}}
+    many: Any = {"tags": {f"u.{number}": {} for number in range(100)}}
     await alice.put(f"{IN_ROOM}/m.tag", many)
     refused(await alice.call("PUT", f"{TAGS}/u.more", {}), 400, "M_INVALID_PARAM")
     await alice.put(f"{TAGS}/u.5", {"order": 0.5})

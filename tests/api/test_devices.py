@@ -57,8 +57,8 @@ async def test_wrong_names(alice: Client, device: str, body: Any, status: int, e
 async def test_a_device_is_removed_with_its_session(server: Server, alice: Client) -> None:
     other = await server.login("alice", refresh_token=True)
     path = f"/devices/{other.device_id}"
-    for body in (None, {}):
-        assert (await alice.call("DELETE", path, body)).status == 401
+    assert (await alice.call("DELETE", path)).status == 401
+    assert (await alice.call("DELETE", path, {})).status == 401
     wrong = await alice.call("DELETE", path, {"auth": password_auth("alice", "wrong")})
     refused(wrong, 401, "M_FORBIDDEN")
     assert await other.get("/account/whoami")

@@ -30,7 +30,7 @@ async def test_a_user_is_registered_and_logged_in(server: Server) -> None:
         "is_guest": False,
     }
     assert (await alice.get(f"/devices/{alice.device_id}"))["display_name"] == "Phone"
-    assert await server.login("alice")
+    await server.login("alice")
 
 
 async def test_the_device_id_may_be_chosen(server: Server) -> None:
@@ -103,12 +103,12 @@ async def test_huge_passwords_are_refused(server: Server) -> None:
 @pytest.mark.parametrize("password", ["übers3kr1t", "nul\0inside", "🔑🔑🔑🔑🔑🔑🔑🔑"])
 async def test_passwords_may_hold_any_character(server: Server, password: str) -> None:
     await server.register("alice", password=password)
-    assert await server.login("alice", password=password)
+    await server.login("alice", password=password)
 
 
 async def test_a_password_is_the_same_however_its_letters_are_composed(server: Server) -> None:
     await server.register("alice", password="cafe\u0301 latte")
-    assert await server.login("alice", password="caf\u00e9 latte")
+    await server.login("alice", password="caf\u00e9 latte")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ async def test_the_session_remembers_what_the_client_wants(server: Server) -> No
     alice = server.client(reply.json)
     assert (alice.user_id, alice.device_id) == ("@alice:test", "xyzzy")
     assert (await alice.get("/devices/xyzzy"))["display_name"] == "name"
-    assert await server.login("alice")
+    await server.login("alice")
 
 
 async def test_wishes_may_come_after_the_session_was_begun(server: Server) -> None:

@@ -13,6 +13,7 @@ from nio import (
     LoginResponse,
     RegisterResponse,
     RoomInfo,
+    RoomMessageText,
     SyncResponse,
     UnknownBadEvent,
 )
@@ -75,6 +76,16 @@ def joined(response: SyncResponse, room_id: str) -> RoomInfo:
     """What a sync tells of a room that the user is in."""
     assert room_id in response.rooms.join, f"nothing of {room_id}, but of {list(response.rooms.join)}"
     return response.rooms.join[room_id]
+
+
+async def heard_messages(client: AsyncClient, room_id: str, count: int) -> list[RoomMessageText]:
+    """The next messages in a room, waited for by syncs."""
+    heard: list[RoomMessageText] = []
+    while len(heard) < count:
+        room = (await synced(client, timeout=10_000)).rooms.join.get(room_id)
+        if room is not None:
+            heard += [event for event in room.timeline.events if isinstance(event, RoomMessageText)]
+    return heard
 
 
 async def received(client: AsyncClient, room_id: str, kind: type[R], *, syncs_max: int = 10) -> R:

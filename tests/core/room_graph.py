@@ -90,7 +90,7 @@ class RoomGraph:
 
     def levels(self, name: str, sender: str, users: Mapping[str, int], *, after: Sequence[str], **rest: Any) -> None:
         """Adds power levels; the creator keeps its 100 where it needs an entry."""
-        own = {} if self.version.creators_in_control else {CREATOR: 100}
+        own: dict[str, int] = {} if self.version.creators_in_control else {CREATOR: 100}
         content = {"users": {**own, **users}, **rest.pop("content", {})}
         self.send(name, sender, "m.room.power_levels", content, after=after, **rest)
 

@@ -108,7 +108,8 @@ def power_levels(version: RoomVersion, **content: Any) -> Pdu:
 
 def usual_levels(version: RoomVersion) -> dict[str, int]:
     """The levels of the users of `usual_state`; creators have no entry where they stand above the rest."""
-    return {ADMIN: 100, MODERATOR: 50} | ({} if version.creators_in_control else {CREATOR: 100})
+    levels: dict[str, int] = {ADMIN: 100, MODERATOR: 50}
+    return levels if version.creators_in_control else levels | {CREATOR: 100}
 
 
 def state_of(*events: Pdu) -> dict[StateKey, Pdu]:

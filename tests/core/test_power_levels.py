@@ -132,7 +132,8 @@ def test_maps_of_levels_must_be_objects(version: RoomVersion, key: str, value: A
 
 
 def test_no_rule_before_version_6_looks_at_notifications() -> None:
-    for value in (None, [], "room", {"room": None, "other": "60"}):
+    values: list[Any] = [None, [], "room", {"room": None, "other": "60"}]
+    for value in values:
         assert parsed(V5, notifications=value).notification_level("room") == 50
     assert parsed(V5, notifications={"room": [], "other": "60"}).notification_level("other") == 60
     with pytest.raises(Forbidden):

@@ -17,10 +17,9 @@ def test_the_order_of_the_specifications_example() -> None:
         ("!e:example.org", 1640641000000, {"via": ["example.org"]}),
         ("!d:example.org", 1640741000000, {"via": ["example.org"]}),
     ]
-    ordered = sorted(
-        reversed(children), key=lambda child: child_order(child[2], origin_server_ts=child[1], room_id=child[0])
-    )
-    assert ordered == children
+    shuffled = children[::-1]
+    shuffled.sort(key=lambda child: child_order(child[2], origin_server_ts=child[1], room_id=child[0]))
+    assert shuffled == children
 
 
 @pytest.mark.parametrize("order", ["x" * 51, "\x1f", "\x7f", "é", 5, None, [], {}])
@@ -61,4 +60,6 @@ def test_only_true_suggests(value: Any, suggested: bool) -> None:
 @given(st.lists(st.tuples(st.one_of(st.none(), st.text(max_size=60)), st.integers(0, 5), st.text(max_size=3))))
 def test_any_children_can_be_ordered(children: list[tuple[str | None, int, str]]) -> None:
     keys = [child_order({"order": order}, origin_server_ts=ts, room_id=room_id) for order, ts, room_id in children]
-    assert sorted(keys) == sorted(reversed(keys))
+    shuffled = keys[::-1]
+    shuffled.sort()
+    assert shuffled == sorted(keys)

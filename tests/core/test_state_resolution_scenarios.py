@@ -69,7 +69,7 @@ def test_a_ban_beats_a_join_that_did_not_know_of_it(version: RoomVersion) -> Non
 
 @from_version_2
 def test_of_a_ban_and_a_demotion_of_the_banner_the_mightier_sender_comes_first(version: RoomVersion) -> None:
-    """The creator demotes the moderator while the moderator bans somebody: the ban is undone, whatever its time says."""
+    """The creator demotes the moderator while the moderator bans somebody: the ban is undone, whatever its time."""
     graph = room(version, ALICE, BOB, **{ALICE: 50})
     graph.levels("demotion", CREATOR, {ALICE: 0}, after=["join-bob"], ts=1000)
     graph.member("ban", BOB, "ban", sender=ALICE, after=["join-bob"], ts=1)

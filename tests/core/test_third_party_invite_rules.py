@@ -83,8 +83,9 @@ def test_rule_5_4_1_2_nothing_is_signed(version: RoomVersion, invite: Any) -> No
 def test_rule_5_4_1_3_mxid_and_token(version: RoomVersion, lacking: str) -> None:
     without = sign_json({key: value for key, value in signed().items() if key != lacking}, "id.example", KEY)
     assert not allowed(version, {"signed": without}, offer(version, {"public_key": PUBLIC}))
-    for value in (5, ["token"], {}):
-        wrong = signed(**{lacking: value})
+    values: list[Any] = [5, ["token"], {}]
+    for value in values:
+        wrong = sign_json({**signed(), lacking: value}, "id.example", KEY)
         assert not allowed(version, {"signed": wrong}, offer(version, {"public_key": PUBLIC}))
 
 

@@ -1,9 +1,9 @@
 """A room on several servers, simulated without any I/O: servers are plain values, and the network is a list.
 
-Everything happens by one seed. Users talk, join, kick, ban, promote, close the room and redact; some branch off from old
-places of the room or send what they may not. The network delivers late, twice, out of order, or not at all until asked.
-Each server judges each event by itself, as the specification says, with the functions that the real server uses. At rest
-all must have come to the same conclusions.
+Everything happens by one seed. Users talk, join, kick, ban, promote, close the room and redact; some branch off from
+old places of the room or send what they may not. The network delivers late, twice, out of order, or not at all until
+asked. Each server judges each event by itself, as the specification says, with the functions that the real server uses.
+At rest all must have come to the same conclusions.
 
 https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
 """
@@ -264,7 +264,7 @@ class Simulation:
         first, version = self.servers[0], self.version
         if not version.room_id_is_create_hash:
             self.room_id = RoomId(f"!room:{first.name}")
-        content = {"room_version": version.identifier}
+        content: dict[str, Any] = {"room_version": version.identifier}
         content |= {} if version.implicit_room_creator else {"creator": self.creator}
         created = self._make(first, self.creator, "m.room.create", content, state_key="", prev_events=[])
         self.room_id = created.room_id
@@ -316,8 +316,8 @@ class Simulation:
             case "join" | "knock" | "leave" as membership:
                 return "m.room.member", {"membership": membership}, {"state_key": sender}
             case "kick" | "ban" | "invite" as action:
-                membership = "leave" if action == "kick" else action
-                return "m.room.member", {"membership": membership}, {"state_key": target}
+                content = {"membership": "leave" if action == "kick" else action}
+                return "m.room.member", content, {"state_key": target}
             case "levels":
                 return "m.room.power_levels", self._changed_levels(server, target), {"state_key": ""}
             case "rules":

@@ -18,8 +18,8 @@ KEY_PREFIX: Final = "heliograph:login_attempts:"
 ANSWER_SECONDS: Final = 0.25
 PAUSE_SECONDS: Final = 5.0
 
-# One number per subject: the millisecond, by the clock of Redis, at which nothing is left of its attempts. A cost of one
-# interval takes an attempt, a negative one gives it back. Returns the milliseconds to wait, or 0.
+# One number per subject: the millisecond, by the clock of Redis, at which nothing is left of its attempts. A cost of
+# one interval takes an attempt, a negative one gives it back. Returns the milliseconds to wait, or 0.
 COUNT_ATTEMPT: Final = """
 local interval_ms = tonumber(ARGV[1])
 local burst = tonumber(ARGV[2])

@@ -22,7 +22,7 @@ _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 
 
 class RegistrationTokens:
-    """Makes, shows, changes and removes registration tokens; whoever calls it has checked that an administrator asks."""
+    """Makes, shows, changes and removes registration tokens; its caller has checked that an administrator asks."""
 
     def __init__(self, *, db: Database, clock: Clock) -> None:
         self._db = db

@@ -40,6 +40,9 @@ FLUSHES_PER_SWEEP: Final = 5
 SWEEP_MAX: Final = 500
 WRITE_SECONDS_MAX: Final = 20.0
 
+NEWCOMERS_MAX: Final = 50
+"""Up to so many newcomers a sync tells the presence even of those who are offline."""
+
 
 class Presence:
     """The presence of the users of this server and of those whom they share rooms with."""
@@ -117,12 +120,16 @@ class Presence:
         """The `m.presence` events for a user's sync: its own presence and that of those it shares rooms with.
 
         Those that changed from `since` on and before `upto`; with `since` 0 all who are not offline. Of `newcomers`,
-        with whom the user has only now begun to share a room, all who are not offline.
+        with whom the user has only now begun to share a room, all who are not offline, and if they are few, the others
+        too: then the client need not guess.
         """
         if not self._config.enabled:
             return ()
         rows = await presence.changed_presence(conn, user_id, since=since, upto=upto, newcomers=newcomers)
-        return [{"type": "m.presence", "sender": row.user_id, "content": self._content(row)} for row in rows]
+        told = {row.user_id: self._content(row) for row in rows}
+        if len(newcomers) <= NEWCOMERS_MAX:
+            told |= {newcomer: {"presence": "offline"} for newcomer in newcomers if newcomer not in told}
+        return [{"type": "m.presence", "sender": sender, "content": content} for sender, content in told.items()]
 
     async def in_room(self, conn: Connection, room_nid: int, *, since: int, upto: int) -> Sequence[dict[str, Any]]:
         """The `m.presence` events of a room's members, for somebody who reads the room: those that changed."""

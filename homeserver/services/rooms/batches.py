@@ -61,9 +61,13 @@ def member_of(pdu: Pdu) -> UserId | None:
         return None
 
 
-def summary_changes(events: Sequence[Pdu]) -> list[tuple[str, str | None]]:
-    """The columns of the room's summary that events of the new current state set."""
-    changes: dict[str, str | None] = {}
+def summary_changes(events: Sequence[Pdu], *, emptied: Sequence[StateKey] = ()) -> list[tuple[str, str | None]]:
+    """The columns of the room's summary that events of the new current state set, or that empty slots unset."""
+    changes: dict[str, str | None] = {
+        _SUMMARIZED[event_type][0]: None
+        for event_type, state_key in emptied
+        if not state_key and event_type in _SUMMARIZED
+    }
     for pdu in events:
         if pdu.state_key == "" and pdu.type in _SUMMARIZED:
             column, member = _SUMMARIZED[pdu.type]

@@ -4,6 +4,7 @@ https://spec.matrix.org/v1.19/client-server-api/#room-aliases
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,10 +14,13 @@ from homeserver.core.errors import Forbidden, InvalidParam, NotFound, Unknown
 from homeserver.core.event_auth.auth_events import CREATE, POWER_LEVELS
 from homeserver.core.event_auth.power_levels import PowerLevels
 from homeserver.core.ids import RoomAlias, RoomId, ServerName, UserId
+from homeserver.core.pdu import StateKey
 from homeserver.core.requester import Requester
 from homeserver.services.rooms.access import RoomAccess
 from homeserver.services.rooms.alias_lookup import AliasLookup
+from homeserver.services.rooms.append import Appender
 from homeserver.services.rooms.create import new_alias
+from homeserver.services.rooms.drafts import CurrentState, Draft
 from storage.aliases import AliasRow, delete_alias, find_alias, insert_alias, list_aliases_of_room
 from storage.database import Connection, Database
 from storage.discovery import list_servers
@@ -26,6 +30,27 @@ from storage.room_heads import find_head
 from storage.rooms import get_room
 
 _SERVERS_MAX: Final = 100
+_CANONICAL_ALIAS: Final[StateKey] = ("m.room.canonical_alias", "")
+
+
+@dataclass(frozen=True, slots=True)
+class _WithoutAlias:
+    """Composes the canonical alias event without an alias that is gone; nothing if it does not name the alias."""
+
+    sender: UserId
+    alias: RoomAlias
+
+    def __call__(self, state: CurrentState) -> Sequence[Draft]:
+        event = state.find(_CANONICAL_ALIAS)
+        content = {} if event is None else dict(event.content)
+        alternatives = content.get("alt_aliases")
+        if content.get("alias") == self.alias:
+            del content["alias"]
+        if isinstance(alternatives, list) and self.alias in alternatives:
+            content["alt_aliases"] = [each for each in alternatives if each != self.alias]
+        if event is None or content == event.content:
+            return ()
+        return (Draft(type=_CANONICAL_ALIAS[0], sender=self.sender, state_key="", content=content),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +73,7 @@ class RoomDirectory:
         server_name: ServerName,
         config: DirectoryConfig,
         aliases: AliasLookup,
+        appender: Appender,
     ) -> None:
         self._db = db
         self._access = access
@@ -55,6 +81,7 @@ class RoomDirectory:
         self._server_name = server_name
         self._config = config
         self._aliases = aliases
+        self._appender = appender
 
     async def set_alias(self, requester: Requester, alias: RoomAlias, room_id: RoomId) -> None:
         """Points a new alias of this server to a room that the requester is in.
@@ -88,7 +115,7 @@ class RoomDirectory:
         return ResolvedAlias(room_id, servers)
 
     async def delete_alias(self, requester: Requester, alias: RoomAlias) -> None:
-        """Removes an alias. The room's canonical alias stays as it is.
+        """Removes an alias; also from the room's canonical alias, if the requester may change that.
 
         Raises:
             InvalidParam: it is no alias of this server.
@@ -106,6 +133,10 @@ class RoomDirectory:
                 raise Forbidden("You may not delete this alias")
             if not await delete_alias(conn, alias):
                 raise NotFound(f"Room alias {alias} not found")
+        with suppress(Forbidden):
+            await self._appender.append(
+                row.room_id, _WithoutAlias(requester.user_id, alias), slots=(_CANONICAL_ALIAS, POWER_LEVELS)
+            )
 
     async def aliases_of(self, requester: Requester, room_id: RoomId) -> Sequence[RoomAlias]:
         """This server's aliases of a room, for those who see it as it is now.

@@ -16,10 +16,9 @@ from homeserver.services.rooms.history_reader import HistoryReader, SeenHistory,
 from homeserver.services.rooms.rendering import EventRenderer
 from homeserver.services.rooms.state_at import state_after
 from storage.database import Connection, Database
-from storage.events import StoredEvent
+from storage.events import StoredEvent, list_events
 from storage.history import Direction, at, before, find_last_event
 from storage.state import StateStore
-from storage.state_events import list_state_events
 
 _ANY: Final = RoomEventFilter()
 
@@ -112,7 +111,7 @@ class RoomHistory:
         state = await state_after(conn, self._states, events[0])
         slot_ids = await self._states.find_slots(conn, slots)
         nids = [state[slot_id] for slot_id in slot_ids.values() if slot_id in state]
-        return await list_state_events(conn, nids, event_filter=_ANY)
+        return await list_events(conn, nids)
 
 
 def _end(seen: SeenHistory, direction: Direction) -> HistoryToken | None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from homeserver.core.canonical_json import encode_canonical
 from homeserver.core.errors import Forbidden, GuestAccessForbidden
-from homeserver.core.event_auth.auth_events import member_slot
+from homeserver.core.event_auth.auth_events import CREATE, JOIN_RULES, POWER_LEVELS, member_slot
 from homeserver.core.ids import EventId, UserId
 from homeserver.core.pdu import Pdu, StateKey
 from homeserver.services.rooms.drafts import CurrentState, Draft
@@ -53,8 +53,8 @@ class MembershipChange:
 
     @property
     def slots(self) -> list[StateKey]:
-        """The entries of the state that the decision looks at."""
-        return [member_slot(self._target), GUEST_ACCESS]
+        """The entries of the state that the decision looks at, and those that the authorization rules need."""
+        return [CREATE, POWER_LEVELS, JOIN_RULES, member_slot(self._sender), member_slot(self._target), GUEST_ACCESS]
 
     def __call__(self, state: CurrentState) -> Sequence[Draft]:
         """The member event, or nothing if the membership is so already.

@@ -29,6 +29,13 @@ COPIED: Final[Sequence[StateKey]] = (
 )
 """What is carried over as it is, in the order in which it is sent; power levels come before, if need be also after."""
 
+_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "m.room.join_rules": {"join_rule": "invite"},
+    "m.room.history_visibility": {"history_visibility": "shared"},
+    "m.room.guest_access": {"guest_access": "forbidden"},
+}
+"""What the old room's silence means is said in the new one."""
+
 SPACE: Final = "m.space"
 SPACE_CHILD: Final = "m.space.child"
 _POWER_LEVELS: Final = "m.room.power_levels"
@@ -76,6 +83,7 @@ class Replacement:
 def replacement_events(old: OldRoom, new: Replacement) -> list[Draft]:
     """The events of the new room."""
     final = replacement_power_levels(old, new)
+    state = _spoken_out(old.state)
     drafts = [
         _state(new, "m.room.create", _create_content(old, new)),
         Draft(
@@ -85,15 +93,22 @@ def replacement_events(old: OldRoom, new: Replacement) -> list[Draft]:
             content=member_content("join", profile=new.profile),
         ),
     ]
-    sent = [slot for slot, _ in old.state]
+    sent = [slot for slot, _ in state]
     first = final if new.room_version.creators_in_control else _with_enough_power(final, new.creator, sent)
     drafts.append(_state(new, _POWER_LEVELS, first))
-    for (event_type, state_key), content in old.state:
+    for (event_type, state_key), content in state:
         drafts.append(_state(new, event_type, content, state_key=state_key))
     drafts.extend(_bans(old, new, first))
     if final != first:
         drafts.append(_state(new, _POWER_LEVELS, final))
     return drafts
+
+
+def _spoken_out(state: Sequence[tuple[StateKey, Mapping[str, Any]]]) -> list[tuple[StateKey, Mapping[str, Any]]]:
+    """The state that is carried over, with the defaults of what is missing."""
+    there = {event_type for (event_type, _), _ in state}
+    missing = [((name, ""), content) for name, content in _DEFAULTS.items() if name not in there]
+    return [*missing, *state]
 
 
 def _create_content(old: OldRoom, new: Replacement) -> dict[str, Any]:

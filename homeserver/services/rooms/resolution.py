@@ -17,6 +17,9 @@ from storage.database import Connection
 from storage.events import StoredEvent, list_auth_chains, list_event_ids, list_events
 from storage.state import StateStore
 
+UNSAVED: Final = 2**62
+"""Stands for the number of an event that is not stored yet; it is larger than all others."""
+
 _ROUNDS_MAX: Final = 1000
 
 
@@ -34,6 +37,11 @@ class ResolvedState:
 
     base_state_id: int
     changes: Mapping[int, int | None]
+
+    def on(self, base: Mapping[int, int]) -> dict[int, int]:
+        """All entries, given those of the base."""
+        merged = {**base, **self.changes}
+        return {slot_id: event_nid for slot_id, event_nid in merged.items() if event_nid is not None}
 
 
 class StateResolver:
@@ -57,15 +65,21 @@ class StateResolver:
         base_state_id, base = after[0][0], (await self._states.load(conn, after[0][0])).entries()
         if all(state == after[0] for state in after):
             return ResolvedState(base_state_id, after[0][1])
-        sets = []
-        for state_id, changes in after:
-            sets.append({**(await self._states.load(conn, state_id)).entries(), **changes})
-        resolved = await self.resolve(conn, room_version, sets)
-        changed: dict[int, int | None] = {
-            slot_id: event_nid for slot_id, event_nid in resolved.items() if base.get(slot_id) != event_nid
-        }
-        changed.update(dict.fromkeys(base.keys() - resolved.keys()))
-        return ResolvedState(base_state_id, changed)
+        resolved = await self.resolve(conn, room_version, await self.states_after(conn, prev_events))
+        return ResolvedState(base_state_id, difference(base, resolved))
+
+    async def states_after(self, conn: Connection, events: Sequence[StoredEvent]) -> list[Mapping[int, int]]:
+        """The whole states after some stored events.
+
+        Raises:
+            StateUnknown: one of them stands outside the graph.
+        """
+        states: list[Mapping[int, int]] = []
+        for event in events:
+            state_id, changes = await self._state_after(conn, event)
+            entries = (await self._states.load(conn, state_id)).entries()
+            states.append({**entries, **changes} if changes else entries)
+        return states
 
     async def _state_after(self, conn: Connection, event: StoredEvent) -> tuple[int, dict[int, int]]:
         """The state after an event: the snapshot before it, and what it changes itself."""
@@ -80,18 +94,33 @@ class StateResolver:
         return event.state_id, {slot_ids[slot]: event.event_nid}
 
     async def resolve(
-        self, conn: Connection, room_version: RoomVersion, states: Sequence[Mapping[int, int]]
+        self,
+        conn: Connection,
+        room_version: RoomVersion,
+        states: Sequence[Mapping[int, int]],
+        *,
+        unsaved: Pdu | None = None,
     ) -> dict[int, int]:
         """Resolves states, each given as events by slot, both as numbers.
+
+        Args:
+            conn: to read with.
+            room_version: of the room.
+            states: the states.
+            unsaved: an event that is not stored yet; in the states it has the number `UNSAVED`.
 
         Raises:
             StateUnknown: an auth event is lacking.
         """
         slots = await self._states.slot_names(conn, {slot_id for state in states for slot_id in state})
         ids = await list_event_ids(conn, {event_nid for state in states for event_nid in state.values()})
+        loaded: dict[EventId, Pdu] = {}
+        if unsaved is not None:
+            ids[UNSAVED] = unsaved.event_id
+            loaded[unsaved.event_id] = unsaved
         maps = [{slots[slot_id]: ids[event_nid] for slot_id, event_nid in state.items()} for state in states]
         ordinals = {event_id: event_nid for event_nid, event_id in ids.items()}
-        resolved = await self._resolve_maps(conn, room_version, maps, ordinals)
+        resolved = await self._resolve_maps(conn, room_version, maps, loaded, ordinals)
         slot_ids = {slot: slot_id for slot_id, slot in slots.items()}
         return {slot_ids[slot]: ordinals[event_id] for slot, event_id in resolved.items()}
 
@@ -100,9 +129,9 @@ class StateResolver:
         conn: Connection,
         room_version: RoomVersion,
         maps: Sequence[StateMap],
+        loaded: dict[EventId, Pdu],
         ordinals: dict[EventId, int],
     ) -> StateMap:
-        loaded: dict[EventId, Pdu] = {}
         rejected: set[EventId] = set()
         for _ in range(_ROUNDS_MAX):
             outcome = await asyncio.to_thread(resolve, room_version, maps, loaded, rejected=rejected, ordinals=ordinals)
@@ -117,3 +146,12 @@ class StateResolver:
             if not outcome.event_ids <= loaded.keys():
                 raise StateUnknown("An auth event is not known")
         raise StateUnknown("State resolution does not come to an end")
+
+
+def difference(old: Mapping[int, int], new: Mapping[int, int]) -> dict[int, int | None]:
+    """How one state differs from another: what stands there now, by slot; None for what is gone."""
+    changes: dict[int, int | None] = {
+        slot_id: event_nid for slot_id, event_nid in new.items() if old.get(slot_id) != event_nid
+    }
+    changes.update(dict.fromkeys(old.keys() - new.keys()))
+    return changes

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from homeserver.core.canonical_json import encode_canonical
 from homeserver.core.errors import NotFound, UserSuspended
+from homeserver.core.event_auth.auth_events import CREATE, POWER_LEVELS, member_slot
 from homeserver.core.ids import EventId, RoomId, ServerName, UserId
 from homeserver.core.pdu import StateKey
 from homeserver.core.requester import Requester
@@ -119,7 +120,8 @@ class RoomState:
             origin_server_ts=origin_server_ts,
         )
         change = _SetState(draft, await self._consequences(room_id, slot, content))
-        added = await self._appender.append(room_id, change, slots=[slot])
+        slots = (slot, CREATE, POWER_LEVELS, member_slot(requester.user_id))
+        added = await self._appender.append(room_id, change, slots=slots)
         if change.unchanged is not None:
             return change.unchanged
         return added.events[0].event_id

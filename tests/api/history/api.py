@@ -37,6 +37,13 @@ KEY = SigningKey.from_seed("a_test", bytes(32))
 CONFIG = Config(server_name=SERVER)
 
 
+class NoRoomRules:
+    """Push rules of rooms that nobody has."""
+
+    async def copy_room_rules(self, user_id: UserId, *, old_room_id: RoomId, new_room_id: RoomId) -> None:
+        """Copies none."""
+
+
 @dataclass
 class User:
     """A user of the server under test."""
@@ -190,7 +197,7 @@ async def reading_server(database_url: str, *, config: Config = CONFIG) -> Async
     async with Database(database_url, DatabaseConfig(pool_size_max=12)) as db:
         hub = Hub(db=db, bus=bus, clock=clock, streams=(StreamKeys("presence", SELECT_PRESENCE_KEYS),))
         means = Means(config=config, db=db, bus=bus, clock=clock)
-        rooms = compose_rooms(means, key=KEY, push=NoPush())
+        rooms = compose_rooms(means, key=KEY, push=NoPush(), room_rules=NoRoomRules())
         presence = Presence(db=db, clock=clock, config=config.presence)
         reading = compose_reading(means, rooms)
         means_of_old: Any = {

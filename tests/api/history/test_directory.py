@@ -46,7 +46,7 @@ async def test_an_alias_is_not_given_twice(alice: User, bob: User) -> None:
         ("#a\0b:example.org", {"room_id": "!a:example.org"}, "M_INVALID_PARAM"),
         ("#pub:example.org", {"room_id": "nonsense"}, "M_INVALID_PARAM"),
         ("#pub:example.org", {"room_id": 5}, "M_BAD_JSON"),
-        ("#pub:example.org", {}, "M_BAD_JSON"),
+        ("#pub:example.org", {}, "M_MISSING_PARAM"),
     ],
 )
 async def test_wrong_aliases(alice: User, alias: str, body: dict[str, object], errcode: str) -> None:

@@ -13,8 +13,8 @@ def _summary(name: str) -> str:
     return f"/_matrix/client/v1/room_summary/{quote(name, safe='')}"
 
 
-async def _listed(server: ReadingServer, **query: Any) -> list[str]:
-    return [room["room_id"] for room in succeeded(await server.call("GET", "/publicRooms", **query))["chunk"]]
+async def _listed(on: ReadingServer, **query: Any) -> list[str]:
+    return [room["room_id"] for room in succeeded(await on.call("GET", "/publicRooms", **query))["chunk"]]
 
 
 async def test_the_list_tells_what_a_room_is(server: ReadingServer, alice: User, bob: User) -> None:

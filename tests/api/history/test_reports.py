@@ -67,7 +67,7 @@ async def test_s19_events_are_reported_by_those_who_see_them(server: ReadingServ
 @pytest.mark.parametrize(
     ("path", "body", "errcode"),
     [
-        ("/rooms/{room}/report", {}, "M_BAD_JSON"),
+        ("/rooms/{room}/report", {}, "M_MISSING_PARAM"),
         ("/rooms/{room}/report", {"reason": 5}, "M_BAD_JSON"),
         ("/rooms/{room}/report", {"reason": "a" * 4097}, "M_BAD_JSON"),
         ("/rooms/{room}/report", {"reason": "\0"}, "M_INVALID_PARAM"),
@@ -77,7 +77,7 @@ async def test_s19_events_are_reported_by_those_who_see_them(server: ReadingServ
         ("/rooms/{room}/report/{event}", {"score": -101}, "M_BAD_JSON"),
         ("/rooms/{room}/report/{event}", {"score": 1}, "M_BAD_JSON"),
         ("/rooms/{room}/report/nonsense", {}, "M_INVALID_PARAM"),
-        ("/users/{user}/report", {}, "M_BAD_JSON"),
+        ("/users/{user}/report", {}, "M_MISSING_PARAM"),
         ("/users/nonsense/report", {"reason": ""}, "M_INVALID_PARAM"),
     ],
 )

@@ -1,0 +1,53 @@
+"""A PostgreSQL that loses nothing when it crashes, for tests that make it crash."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from storage.embedded import DURABLE, EmbeddedPostgres
+from storage.migrate import migrate
+
+
+@dataclass
+class DurablePostgres:
+    """A cluster of one test's own, with the settings that a server would run it with."""
+
+    folder: Path
+    cluster: EmbeddedPostgres
+    url: str = ""
+
+    async def start(self) -> None:
+        """Starts it; after a crash it recovers first."""
+        self.url = await asyncio.to_thread(self.cluster.start)
+
+    async def stop(self) -> None:
+        """Stops it as an administrator would: connections are ended."""
+        await asyncio.to_thread(self.cluster.stop)
+
+    async def crash(self) -> None:
+        """Ends all of its processes without a warning."""
+        lines = (self.folder / "postmaster.pid").read_text().splitlines()
+        postmaster = int(lines[0])
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        for pid in (postmaster, *map(int, children)):
+            os.kill(pid, signal.SIGKILL)
+        # The owner's lock is let go, and taken again by `start`.
+        await self.stop()
+
+
+@pytest.fixture
+async def postgres(tmp_path: Path) -> AsyncIterator[DurablePostgres]:
+    """The cluster, running and migrated."""
+    settings = {**DURABLE, "shared_buffers": "32MB", "max_connections": "60"}
+    durable = DurablePostgres(tmp_path / "postgres", EmbeddedPostgres(tmp_path / "postgres", settings=settings))
+    try:
+        await durable.start()
+        await migrate(durable.url)
+        yield durable
+    finally:
+        await durable.stop()

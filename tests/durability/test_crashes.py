@@ -1,0 +1,150 @@
+"""The server is killed while it works: what it has acknowledged stays, once, and what it has not can be sent again."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from tests.durability.conftest import DurablePostgres
+from tests.durability.writers import Writer, check_follower, check_nothing_lost, has_all
+from tests.processes import HomeserverProcess, homeserver
+from tests.real_client import Answer, Client, Follower, new_device, new_user
+from tests.waiting import wait_until
+
+WRITERS = 6
+
+
+@dataclass
+class Conversation:
+    """Writers who share rooms with each other and with a reader."""
+
+    server: HomeserverProcess
+    reader: Client
+    rooms: list[str]
+    writers: list[Writer]
+
+    @property
+    def acknowledged(self) -> int:
+        """How many messages have been acknowledged."""
+        return sum(len(writer.acknowledged) for writer in self.writers)
+
+
+@asynccontextmanager
+async def conversation(server: HomeserverProcess) -> AsyncIterator[Conversation]:
+    """Two rooms and the users in them."""
+    async with AsyncExitStack() as stack:
+        reader = await stack.enter_async_context(new_user(server.url, "reader"))
+        rooms = [await reader.create_room(preset="public_chat") for _ in range(2)]
+        writers = []
+        for number in range(WRITERS):
+            client = await stack.enter_async_context(new_user(server.url, f"writer{number}"))
+            for room_id in rooms:
+                await client.post(f"/rooms/{quote(room_id)}/join")
+            writers.append(Writer(client, f"writer{number}", rooms))
+        yield Conversation(server, reader, rooms, writers)
+
+
+async def test_a_killed_server_loses_nothing(database_url: str, tmp_path: Path) -> None:
+    async with homeserver(tmp_path / "server", database_url) as server, conversation(server) as talk:
+        follower = Follower(talk.reader)
+        await follower.step()
+        for kills in range(1, 3):
+            done, goal = asyncio.Event(), talk.acknowledged + 60 * kills
+            async with asyncio.TaskGroup() as tasks:
+                for writer in talk.writers:
+                    tasks.create_task(writer.run(until=done))
+                await wait_until(lambda goal=goal: talk.acknowledged >= goal, seconds_max=30)
+                await server.kill()
+                done.set()
+            assert all(writer.pending is not None for writer in talk.writers)
+            await server.start()
+        async with asyncio.TaskGroup() as tasks:
+            for writer in talk.writers:
+                tasks.create_task(writer.finish())
+        await check_nothing_lost(talk.writers, talk.reader)
+        for writer in talk.writers:
+            for text, event_id in list(writer.acknowledged.items())[-5:]:
+                assert await writer.repeat(text) == event_id
+        await check_nothing_lost(talk.writers, talk.reader)
+        await follower.step()
+        check_follower(follower, talk.writers)
+        assert sum(writer.disconnections for writer in talk.writers) > 0
+        assert server.mistakes == []
+
+
+@pytest.mark.seconds_max(120)
+@pytest.mark.parametrize("way", ["stop", "crash"])
+async def test_postgresql_goes_away_and_comes_back(postgres: DurablePostgres, tmp_path: Path, way: str) -> None:
+    async with homeserver(tmp_path / "server", postgres.url) as server, conversation(server) as talk:
+        follower, done = Follower(talk.reader), asyncio.Event()
+        await follower.step()
+        async with asyncio.TaskGroup() as tasks:
+            for writer in talk.writers:
+                tasks.create_task(writer.run(until=done))
+            following = tasks.create_task(follower.run())
+            await wait_until(lambda: talk.acknowledged >= 40, seconds_max=30)
+            await (postgres.stop() if way == "stop" else postgres.crash())
+            await check_unavailable(server, talk)
+            before = talk.acknowledged
+            await postgres.start()
+            await wait_until(lambda: talk.acknowledged >= before + 40, seconds_max=40)
+            assert await server.is_healthy()
+            done.set()
+            for writer in talk.writers:
+                await writer.finish()
+            await wait_until(lambda: has_all(follower, talk.writers), seconds_max=20)
+            following.cancel()
+        statuses = {status for writer in talk.writers for status in writer.refusals}
+        assert statuses == {503}
+        check_follower(follower, talk.writers)
+        await check_nothing_lost(talk.writers, talk.reader)
+        assert server.mistakes == []
+
+
+async def check_unavailable(server: HomeserverProcess, talk: Conversation) -> None:
+    """While the database is away, everything that needs it says so, quickly and in the specification's form."""
+    await wait_until(lambda: all(writer.refusals[503] for writer in talk.writers), seconds_max=20)
+    assert not await server.is_healthy()
+    answers: list[Answer] = [
+        await talk.reader.call("GET", "/sync"),
+        await talk.reader.call("GET", "/joined_rooms"),
+        await talk.reader.call("POST", "/createRoom", {}),
+    ]
+    assert [answer.status for answer in answers] == [503, 503, 503]
+    assert all(answer.body["errcode"] == "M_UNKNOWN" and answer.headers["Retry-After"] for answer in answers)
+    assert (await talk.reader.call("GET", "/_matrix/client/versions")).status == 200
+
+
+async def test_a_stopping_server_answers_who_waits(database_url: str, tmp_path: Path) -> None:
+    async with homeserver(tmp_path / "server", database_url) as server, conversation(server) as talk:
+        since = (await talk.reader.sync())["next_batch"]
+        done = asyncio.Event()
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+            devices = [await stack.enter_async_context(new_device(talk.reader)) for _ in range(10)]
+            # Nothing happens in these polls: their rooms are filtered out.
+            quiet = '{"room": {"rooms": []}, "presence": {"types": []}}'
+            polls = [
+                tasks.create_task(device.call("GET", "/sync", since=since, timeout=40_000, filter=quiet))
+                for device in devices
+            ]
+            for writer in talk.writers:
+                tasks.create_task(writer.run(until=done))
+            await wait_until(lambda: talk.acknowledged >= 30, seconds_max=30)
+            assert server.process is not None
+            async with asyncio.timeout(15):
+                server.process.send_signal(signal.SIGTERM)
+                answers = [await poll for poll in polls]
+                assert await server.wait_stopped() == 0
+            done.set()
+        assert [answer.status for answer in answers] == [200] * len(polls)
+        assert all(answer.body["next_batch"] for answer in answers)
+        assert server.mistakes == []
+        await server.start()
+        for writer in talk.writers:
+            await writer.finish()
+        await check_nothing_lost(talk.writers, talk.reader)

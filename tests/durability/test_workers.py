@@ -1,0 +1,140 @@
+"""Several workers on one database: whoever is served by one sees what another has written, once and in order."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from tests.durability.writers import Writer, check_follower, check_nothing_lost, has_all
+from tests.processes import HomeserverProcess, RedisProcess, homeserver, redis
+from tests.real_client import Client, Follower, new_device, new_user
+from tests.waiting import wait_until
+
+FOLLOWERS = 4
+WRITERS = 4
+
+
+@asynccontextmanager
+async def two_workers(database_url: str, folder: Path) -> AsyncIterator[tuple[HomeserverProcess, RedisProcess]]:
+    """A server with two workers, and the Redis between them."""
+    async with redis(folder / "redis") as bus:
+        settings = {"workers": 2, "redis": {"url": bus.url}}
+        async with homeserver(folder / "server", database_url, **settings) as server:
+            yield server, bus
+
+
+@asynccontextmanager
+async def crowd(server: HomeserverProcess, owner: Client) -> AsyncIterator[tuple[list[Writer], list[Follower]]]:
+    """Writers in two rooms, and devices of the owner that follow; each has connections of its own."""
+    async with AsyncExitStack() as stack:
+        rooms = [await owner.create_room(preset="public_chat") for _ in range(2)]
+        writers = []
+        for number in range(WRITERS):
+            client = await stack.enter_async_context(new_user(server.url, f"writer{number}"))
+            for room_id in rooms:
+                await client.post(f"/rooms/{quote(room_id)}/join")
+            writers.append(Writer(client, f"writer{number}", rooms))
+        followers = [Follower(await stack.enter_async_context(new_device(owner))) for _ in range(FOLLOWERS)]
+        for follower in followers:
+            await follower.step()
+        yield writers, followers
+
+
+def workers_that(server: HomeserverProcess, operation: str) -> set[int]:
+    """The workers that have answered an operation, by the server's log."""
+    lines = [line for line in server.log if line.get("event") == "request" and line["operation"] == operation]
+    return {line["worker"] for line in lines}
+
+
+async def test_nothing_is_missed_and_nothing_comes_twice(database_url: str, tmp_path: Path) -> None:
+    async with two_workers(database_url, tmp_path) as (server, _), new_user(server.url, "owner") as owner:
+        async with crowd(server, owner) as (writers, followers):
+            done = asyncio.Event()
+            async with asyncio.TaskGroup() as tasks:
+                following = [tasks.create_task(follower.run()) for follower in followers]
+                for writer in writers:
+                    tasks.create_task(writer.run(until=done))
+                await wait_until(lambda: sum(len(writer.acknowledged) for writer in writers) >= 300, seconds_max=40)
+                done.set()
+                for writer in writers:
+                    await writer.finish()
+                await wait_until(lambda: all(has_all(follower, writers) for follower in followers))
+                for task in following:
+                    task.cancel()
+            for follower in followers:
+                check_follower(follower, writers)
+                assert follower.messages == followers[0].messages, "two devices have seen another order"
+            await check_nothing_lost(writers, owner)
+            assert workers_that(server, "send_message") == {1, 2}
+            assert workers_that(server, "sync") == {1, 2}
+            assert server.mistakes == []
+
+
+@pytest.mark.seconds_max(90)
+async def test_redis_goes_away_and_comes_back(database_url: str, tmp_path: Path) -> None:
+    async with two_workers(database_url, tmp_path) as (server, bus), new_user(server.url, "owner") as owner:
+        async with crowd(server, owner) as (writers, followers):
+            done = asyncio.Event()
+
+            async def everybody_hears(count: int, *, seconds_max: float) -> None:
+                """Waits until more messages were sent, and everybody who follows has them."""
+                goal = sum(len(writer.acknowledged) for writer in writers) + count
+                await wait_until(
+                    lambda: min(sum(map(len, follower.messages.values())) for follower in followers) >= goal,
+                    seconds_max=seconds_max,
+                )
+
+            async with asyncio.TaskGroup() as tasks:
+                following = [tasks.create_task(follower.run()) for follower in followers]
+                for writer in writers:
+                    tasks.create_task(writer.run(until=done))
+                await everybody_hears(40, seconds_max=20)
+                await bus.kill()
+                # Without wakes each worker looks by itself, every second.
+                await everybody_hears(40, seconds_max=20)
+                await bus.start()
+                await everybody_hears(40, seconds_max=20)
+                done.set()
+                for writer in writers:
+                    await writer.finish()
+                await wait_until(lambda: all(has_all(follower, writers) for follower in followers))
+                for task in following:
+                    task.cancel()
+            for follower in followers:
+                check_follower(follower, writers)
+                assert follower.failures == 0
+            assert all(not writer.refusals and not writer.disconnections for writer in writers)
+            await check_nothing_lost(writers, owner)
+            assert server.mistakes == []
+
+
+@pytest.mark.seconds_max(90)
+async def test_a_killed_worker_is_replaced_and_loses_nothing(database_url: str, tmp_path: Path) -> None:
+    async with two_workers(database_url, tmp_path) as (server, _), new_user(server.url, "owner") as owner:
+        async with crowd(server, owner) as (writers, followers):
+            done = asyncio.Event()
+
+            def sent() -> int:
+                return sum(len(writer.acknowledged) for writer in writers)
+
+            async with asyncio.TaskGroup() as tasks:
+                following = [tasks.create_task(follower.run()) for follower in followers]
+                for writer in writers:
+                    tasks.create_task(writer.run(until=done))
+                await wait_until(lambda: sent() >= 60, seconds_max=30)
+                server.kill_worker(server.workers()[0])
+                goal = sent() + 60
+                await wait_until(lambda: sent() >= goal, seconds_max=30)
+                done.set()
+                for writer in writers:
+                    await writer.finish()
+                await wait_until(lambda: all(has_all(follower, writers) for follower in followers), seconds_max=20)
+                for task in following:
+                    task.cancel()
+            for follower in followers:
+                check_follower(follower, writers)
+            await check_nothing_lost(writers, owner)
+            await wait_until(lambda: len(server.workers()) == 2)
