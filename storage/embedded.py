@@ -31,6 +31,7 @@ DATABASE: Final = "postgres"
 START_SECONDS_MAX: Final = 60
 STOP_SECONDS_MAX: Final = 30
 LOCK_SECONDS_MAX: Final = 3
+ORPHAN_SECONDS_MAX: Final = 15
 # A socket's path, with its name, may have 107 bytes on Linux and 103 elsewhere.
 SOCKET_FOLDER_LENGTH_MAX: Final = 80
 SOCKET_FOLDER_PREFIX: Final = "heliograph-socket-"
@@ -251,9 +252,14 @@ class EmbeddedPostgres:
             return []
 
     def _remove_stale_pid_files(self) -> None:
-        """After a crash the pid in the files may be another program's by now; PostgreSQL would refuse to start."""
+        """After a crash the pid in the files may be another program's by now; PostgreSQL would refuse to start.
+
+        Processes that outlive their postmaster end by themselves; where some do not, PostgreSQL has to say no.
+        """
         lines = self._pid_file()
-        if lines and Path("/proc/self").exists() and not _used_as_working_folder(self._folder):
+        if not lines or not Path("/proc/self").exists():
+            return
+        if _wait(lambda: not _used_as_working_folder(self._folder), ORPHAN_SECONDS_MAX):
             logger.warning("PostgreSQL was not stopped; it will recover")
             (self._folder / "postmaster.pid").unlink(missing_ok=True)
             (self._folder / f"{SOCKET}.lock").unlink(missing_ok=True)

@@ -37,30 +37,34 @@ class NotificationPage:
 # Of each room a number of events is looked at. What is older than the oldest of them has to wait for another page.
 SELECT_NOTIFICATIONS: Final = """
     WITH room AS MATERIALIZED (
-        SELECT m.room_nid, first.event_nid, first.position
+        SELECT m.room_nid, greatest(m.joined_nid, swept.event_nid) AS first_nid
         FROM memberships m
         LEFT JOIN LATERAL (
             SELECT CASE WHEN x.actions IS NULL THEN x.event_nid END AS event_nid FROM event_push_exceptions x
             WHERE x.user_id = $1 AND x.room_nid = m.room_nid
             ORDER BY x.event_nid LIMIT 1
         ) swept ON true
-        JOIN events first ON first.event_nid = greatest(m.joined_nid, swept.event_nid)
         WHERE m.user_id = $1 AND m.membership = 'join'
+    ), last AS MATERIALIZED (
+        -- Between rooms, positions follow event_nid nearly but not quite.
+        SELECT max(position) AS position FROM (
+            SELECT position FROM events WHERE event_nid < $2 AND position IS NOT NULL ORDER BY event_nid DESC LIMIT 100
+        ) AS nearest
     ), scanned AS MATERIALIZED (
-        SELECT e.* FROM room CROSS JOIN LATERAL (
+        SELECT e.*, room.first_nid FROM room CROSS JOIN last CROSS JOIN LATERAL (
             SELECT e.room_nid, e.event_nid, e.push_actions_id, e.sender, e.redacted_by FROM events e
-            WHERE e.room_nid = room.room_nid AND e.position >= coalesce(room.position, 0)
-                AND e.position <= coalesce((SELECT position FROM events WHERE event_nid = $2), 9223372036854775807)
-                AND e.event_nid > room.event_nid AND e.event_nid < $2
+            WHERE e.room_nid = room.room_nid AND e.position <= last.position
             ORDER BY e.position DESC, e.event_nid DESC LIMIT $4
         ) e
     ), horizon AS (
-        SELECT max(oldest) AS event_nid
-        FROM (SELECT min(event_nid) AS oldest FROM scanned GROUP BY room_nid HAVING count(*) = $4) AS full_rooms
+        SELECT max(oldest) AS event_nid FROM (
+            SELECT min(event_nid) AS oldest FROM scanned
+            GROUP BY room_nid, first_nid HAVING count(*) = $4 AND min(event_nid) > first_nid
+        ) AS unfinished
     ), notification AS (
         SELECT s.event_nid, a.actions
         FROM scanned s JOIN push_actions a ON a.actions_id = s.push_actions_id
-        WHERE s.redacted_by IS NULL AND s.sender <> $1 AND NOT EXISTS (
+        WHERE s.event_nid > s.first_nid AND s.event_nid < $2 AND s.redacted_by IS NULL AND s.sender <> $1 AND NOT EXISTS (
             SELECT FROM event_push_exceptions x
             WHERE x.user_id = $1 AND x.room_nid = s.room_nid AND x.event_nid = s.event_nid
         )
@@ -87,7 +91,8 @@ async def list_notifications(conn: Connection, user_id: UserId, *, before: int, 
     found = _found(rows)
     if len(found) == limit:
         return NotificationPage(found, found[-1].event_nid)
-    return NotificationPage(found, rows[0]["horizon"])
+    horizon: int | None = rows[0]["horizon"]
+    return NotificationPage(found, None if horizon is None or horizon >= before else horizon)
 
 
 SELECT_HIGHLIGHTS: Final = """

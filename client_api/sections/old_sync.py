@@ -38,6 +38,7 @@ def section(stream: EventStream, initial: InitialSync, contexts: EventContexts, 
         """What is new in the user's rooms, or in one room that it may read; waits for it."""
         room_id, token = request.query_text("room_id"), request.query_text("from")
         with presence.syncing(request.requester, state="online"):
+            await presence.flush()
             page = await stream.listen(
                 request.requester,
                 room_id=None if room_id is None else RoomId.parse(room_id),

@@ -84,11 +84,20 @@ async def test_aliases_are_deleted_by_who_made_them_and_by_who_has_the_power(
     refused(await bob.call("DELETE", _path("#pub:elsewhere.org")), 400, "M_INVALID_PARAM")
 
 
-async def test_deleting_an_alias_changes_nothing_in_the_room(alice: User) -> None:
-    room_id = await alice.create(room_alias_name="pub")
-    await alice.call("DELETE", _path("#pub:example.org"))
-    content = await alice.get(f"/rooms/{room_id}/state/m.room.canonical_alias/")
-    assert content == {"alias": "#pub:example.org"}
+async def test_a_deleted_alias_is_taken_out_of_the_canonical_alias_by_who_may_do_that(alice: User, bob: User) -> None:
+    room_id = await alice.create(room_alias_name="pub", preset="public_chat")
+    await bob.join(room_id)
+    for alias in ("#bar:example.org", "#inn:example.org"):
+        await bob.put(_path(alias), {"room_id": room_id})
+    names = {"alias": "#pub:example.org", "alt_aliases": ["#bar:example.org", "#inn:example.org"]}
+    await alice.set_state(room_id, "m.room.canonical_alias", names)
+    path = f"/rooms/{room_id}/state/m.room.canonical_alias/"
+    assert (await bob.call("DELETE", _path("#bar:example.org"))).status == 200
+    assert await alice.get(path) == names
+    assert (await alice.call("DELETE", _path("#inn:example.org"))).status == 200
+    assert await alice.get(path) == {"alias": "#pub:example.org", "alt_aliases": ["#bar:example.org"]}
+    assert (await alice.call("DELETE", _path("#pub:example.org"))).status == 200
+    assert await alice.get(path) == {"alt_aliases": ["#bar:example.org"]}
 
 
 async def test_s20_aliases_are_listed_for_those_who_see_the_room(alice: User, bob: User) -> None:
