@@ -91,7 +91,8 @@ def translate(error: Exception) -> Exception:
         return _translate_postgres(error)
     if isinstance(error, TimeoutError):
         return TimeLimitReached("The database did not answer in time")
-    if isinstance(error, OSError):
+    if isinstance(error, OSError | asyncpg.InternalClientError):
+        # The latter: the server ended the connection just as it was used.
         return DatabaseUnavailable()
     if isinstance(error, asyncpg.InterfaceError) and _CONNECTION_GONE.search(str(error)):
         return DatabaseUnavailable()
@@ -116,7 +117,7 @@ def _translate_postgres(error: asyncpg.PostgresError) -> DatabaseError:
     return DatabaseError(str(error), sqlstate=sqlstate)
 
 
-_DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+_DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
 @contextmanager
@@ -136,7 +137,8 @@ class _StatementTimer:
 
     names: Mapping[str, str] = {}
 
-    def __init__(self, statement: str) -> None:
+    def __init__(self, connection: "_TimedConnection", statement: str) -> None:
+        self._connection = connection
         self._name = self.names.get(statement, "other")
         self._started = 0.0
 
@@ -150,6 +152,8 @@ class _StatementTimer:
         if usage is not None:
             usage.statements += 1
             usage.seconds += seconds
+        if isinstance(error, asyncpg.InternalClientError):
+            self._connection.terminate()  # nobody knows what state it is in
         if isinstance(error, _DRIVER_ERRORS):
             ours = translate(error)
             if ours is not error:
@@ -162,23 +166,23 @@ class _TimedConnection(asyncpg.Connection):
     __slots__ = ()
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
-        with _StatementTimer(query):
+        with _StatementTimer(self, query):
             return await super().execute(query, *args, **options)
 
     async def executemany(self, command: str, args: Any, **options: Any) -> None:
-        with _StatementTimer(command):
+        with _StatementTimer(self, command):
             await super().executemany(command, args, **options)
 
     async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
-        with _StatementTimer(query):
+        with _StatementTimer(self, query):
             return await super().fetch(query, *args, **options)
 
     async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
-        with _StatementTimer(query):
+        with _StatementTimer(self, query):
             return await super().fetchrow(query, *args, **options)
 
     async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
-        with _StatementTimer(query):
+        with _StatementTimer(self, query):
             return await super().fetchval(query, *args, **options)
 
 

@@ -11,7 +11,6 @@ import orjson
 
 from homeserver.core.canonical_json import parse_json
 from homeserver.core.client_event import federation_event
-from homeserver.core.errors import NotFound
 from homeserver.core.ids import EventId, RoomId, UserId
 from homeserver.core.pdu import Pdu
 from homeserver.core.room_versions import room_version_named
@@ -114,18 +113,6 @@ async def find_event(conn: Connection, event_id: EventId) -> StoredEvent | None:
     return None if row is None else stored_event(row)
 
 
-async def get_event(conn: Connection, event_id: EventId) -> StoredEvent:
-    """An event by its id, also a rejected one.
-
-    Raises:
-        NotFound: it is not known.
-    """
-    event = await find_event(conn, event_id)
-    if event is None:
-        raise NotFound("Unknown event")
-    return event
-
-
 SELECT_EVENTS: Final = "SELECT * FROM stored_events WHERE event_nid = ANY ($1::bigint[]) ORDER BY event_nid"
 
 
@@ -134,16 +121,6 @@ async def list_events(conn: Connection, event_nids: Collection[int]) -> list[Sto
     if not event_nids:
         return []
     return [stored_event(row) for row in await conn.fetch(SELECT_EVENTS, list(event_nids))]
-
-
-SELECT_EVENTS_BY_ID: Final = "SELECT * FROM stored_events WHERE event_id = ANY ($1::text[]) ORDER BY event_nid"
-
-
-async def list_events_by_id(conn: Connection, event_ids: Collection[EventId]) -> list[StoredEvent]:
-    """Events by their ids, in the order of their arrival; unknown ones are absent."""
-    if not event_ids:
-        return []
-    return [stored_event(row) for row in await conn.fetch(SELECT_EVENTS_BY_ID, list(event_ids))]
 
 
 SELECT_EVENTS_UNLESS_KNOWN: Final = """

@@ -1,11 +1,9 @@
 """What lists of rooms show of a room, kept beside its current state."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
 
 from homeserver.core.ids import RoomId
-from storage.database import Connection, Row
+from storage.database import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +50,3 @@ def room_summary(row: Row) -> RoomSummaryRow:
         invited_members=row["invited_members"],
         local_joined_members=row["local_joined_members"],
     )
-
-
-SELECT_SUMMARIES: Final = """
-    SELECT r.room_id, r.room_version, s.* FROM room_summaries s JOIN rooms r USING (room_nid)
-    WHERE s.room_nid = ANY ($1::integer[])
-"""
-
-
-async def list_summaries(conn: Connection, room_nids: Collection[int]) -> dict[int, RoomSummaryRow]:
-    """The summaries of rooms by `room_nid`; unknown rooms are absent."""
-    return {row["room_nid"]: room_summary(row) for row in await conn.fetch(SELECT_SUMMARIES, list(room_nids))}
-
-
-SELECT_SUMMARY: Final = """
-    SELECT r.room_id, r.room_version, s.* FROM room_summaries s JOIN rooms r USING (room_nid) WHERE r.room_id = $1
-"""
-
-
-async def find_summary(conn: Connection, room_id: RoomId) -> RoomSummaryRow | None:
-    """The summary of a room; None if this server does not know it."""
-    row = await conn.fetchrow(SELECT_SUMMARY, room_id)
-    return None if row is None else room_summary(row)

@@ -3,34 +3,26 @@
 Every statement here takes many rooms at once; a position is included from `since` and excluded from `upto` on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from homeserver.core.filters import RoomEventFilter
 from homeserver.core.ids import RoomId, UserId
-from storage.database import Connection
+from storage.database import Connection, Row
 from storage.events import EVENT_COLUMNS, StoredEvent, stored_event
 
 
 @dataclass(frozen=True, slots=True)
-class RoomMembership:
-    """A user's membership of one room, as it is now."""
+class MembershipChange:
+    """One change of a user's membership.
+
+    Attributes:
+        event_nid: the event that made it; 0 for a membership that has vanished by the resolution of conflicts.
+    """
 
     room_nid: int
     room_id: RoomId
-    membership: str
-    event_nid: int
-    sender: UserId
-    forgotten: bool
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class MembershipChange:
-    """One change of a user's membership."""
-
-    room_nid: int
     membership: str
     event_nid: int
     position: int
@@ -46,60 +38,62 @@ class TimelineSpan:
     before_event_nid: int
 
 
+def _membership_change(row: Row) -> MembershipChange:
+    return MembershipChange(
+        room_nid=row["room_nid"],
+        room_id=RoomId(row["room_id"]),
+        membership=row["membership"],
+        event_nid=row["event_nid"],
+        position=row["position"],
+    )
+
+
 SELECT_MEMBERSHIPS: Final = """
-    SELECT m.room_nid, r.room_id, m.membership, m.event_nid, m.sender, m.forgotten, m.position
+    SELECT m.room_nid, r.room_id, m.membership, m.event_nid, m.position
     FROM memberships m JOIN rooms r USING (room_nid)
-    WHERE m.user_id = $1
+    WHERE m.user_id = $1 AND (m.membership IN ('join', 'invite', 'knock') OR m.position >= $2 OR $3)
 """
 
 
-async def list_memberships(conn: Connection, user_id: UserId) -> list[RoomMembership]:
-    """All memberships of a user as they are now, also those of rooms left and forgotten."""
-    rows = await conn.fetch(SELECT_MEMBERSHIPS, user_id)
-    return [
-        RoomMembership(
-            room_nid=row["room_nid"],
-            room_id=RoomId(row["room_id"]),
-            membership=row["membership"],
-            event_nid=row["event_nid"],
-            sender=UserId(row["sender"]),
-            forgotten=row["forgotten"],
-            position=row["position"],
-        )
-        for row in rows
-    ]
+async def list_memberships_at(
+    conn: Connection, user_id: UserId, *, position: int, with_left: bool
+) -> list[MembershipChange]:
+    """A local user's memberships just below a position, one for each room; those of rooms left only if wanted."""
+    now = [_membership_change(row) for row in await conn.fetch(SELECT_MEMBERSHIPS, user_id, position, with_left)]
+    later = [membership.room_nid for membership in now if membership.position >= position]
+    before = await memberships_before(conn, user_id, later, position=position)
+    return [membership for membership in now if membership.position < position] + list(before.values())
 
 
 SELECT_MEMBERSHIP_CHANGES: Final = """
-    SELECT room_nid, membership, event_nid, position
-    FROM membership_changes
-    WHERE user_id = $1 AND position >= $2
-    ORDER BY position, serial
+    SELECT c.room_nid, r.room_id, c.membership, c.event_nid, c.position
+    FROM membership_changes c JOIN rooms r USING (room_nid)
+    WHERE c.user_id = $1 AND c.position >= $2
+    ORDER BY c.position, c.serial
 """
 
 
 async def list_membership_changes(conn: Connection, user_id: UserId, *, since: int) -> list[MembershipChange]:
     """The changes of a user's memberships from a position on, in order, to this moment."""
-    rows = await conn.fetch(SELECT_MEMBERSHIP_CHANGES, user_id, since)
-    return [MembershipChange(*row) for row in rows]
+    return [_membership_change(row) for row in await conn.fetch(SELECT_MEMBERSHIP_CHANGES, user_id, since)]
 
 
 SELECT_MEMBERSHIPS_BEFORE: Final = """
-    SELECT DISTINCT ON (room_nid) room_nid, membership, event_nid, position
-    FROM membership_changes
-    WHERE user_id = $1 AND room_nid = ANY($2::integer[]) AND position < $3
-    ORDER BY room_nid, position DESC, serial DESC
+    SELECT DISTINCT ON (c.room_nid) c.room_nid, r.room_id, c.membership, c.event_nid, c.position
+    FROM membership_changes c JOIN rooms r USING (room_nid)
+    WHERE c.user_id = $1 AND c.room_nid = ANY($2::integer[]) AND c.position < $3
+    ORDER BY c.room_nid, c.position DESC, c.serial DESC
 """
 
 
 async def memberships_before(
-    conn: Connection, user_id: UserId, room_nids: Sequence[int], *, position: int
+    conn: Connection, user_id: UserId, room_nids: Collection[int], *, position: int
 ) -> Mapping[int, MembershipChange]:
     """A user's last membership of each room below a position; rooms without one are absent."""
     if not room_nids:
         return {}
-    rows = await conn.fetch(SELECT_MEMBERSHIPS_BEFORE, user_id, room_nids, position)
-    return {row["room_nid"]: MembershipChange(*row) for row in rows}
+    rows = await conn.fetch(SELECT_MEMBERSHIPS_BEFORE, user_id, list(room_nids), position)
+    return {row["room_nid"]: _membership_change(row) for row in rows}
 
 
 SELECT_TIMELINES: Final = f"""
@@ -116,6 +110,7 @@ SELECT_TIMELINES: Final = f"""
             AND NOT events.type LIKE ANY ($6::text[])
             AND ($7::text[] IS NULL OR events.sender = ANY ($7))
             AND NOT events.sender = ANY ($8::text[])
+            AND (events.state_key IS NOT NULL OR NOT events.sender = ANY ($12::text[]))
             AND ($9::text[] IS NULL AND $10::text[] IS NULL OR EXISTS (
                 SELECT FROM relations r JOIN events child USING (event_nid)
                 WHERE r.relates_to = events.event_id
@@ -133,11 +128,12 @@ async def list_timelines(
     *,
     event_filter: RoomEventFilter,
     limit: int,
+    ignored_users: Collection[UserId] = (),
 ) -> Mapping[int, list[StoredEvent]]:
     """The newest events of each span, newest first, at most `limit` of each; rooms without any are absent.
 
-    Of the filter, all is applied but its rooms and `contains_url`. Events stand in a room's stream in the order of
-    `event_nid`.
+    Of the filter, all is applied but its rooms and `contains_url`. Of ignored users there is only state. Events stand in
+    a room's stream in the order of `event_nid`.
     """
     if not spans:
         return {}
@@ -154,6 +150,7 @@ async def list_timelines(
         event_filter.related_by_senders,
         event_filter.related_by_rel_types,
         limit,
+        list(ignored_users),
     )
     timelines: dict[int, list[StoredEvent]] = {}
     for row in rows:
@@ -178,44 +175,38 @@ async def list_current(conn: Connection, event_nids: Sequence[int]) -> set[int]:
     return {row["event_nid"] for row in await conn.fetch(SELECT_CURRENT, event_nids)}
 
 
-SELECT_STATES_AT: Final = """
+SELECT_STATES_BETWEEN: Final = """
     SELECT room_nid, (
         SELECT state_id FROM state_history h
         WHERE h.room_nid = wanted.room_nid AND h.position < $2
         ORDER BY h.position DESC, h.serial DESC
         LIMIT 1
-    ) AS state_id
+    ) AS before_id, (
+        SELECT state_id FROM state_history h
+        WHERE h.room_nid = wanted.room_nid AND h.position < $3
+        ORDER BY h.position DESC, h.serial DESC
+        LIMIT 1
+    ) AS after_id
     FROM unnest($1::integer[]) AS wanted (room_nid)
 """
 
 
-async def states_at(conn: Connection, room_nids: Sequence[int], *, position: int) -> Mapping[int, int]:
-    """Which snapshot was each room's current state just below a position; rooms that had none are absent."""
+@dataclass(frozen=True, slots=True)
+class StatesBetween:
+    """Which snapshots were a room's current state at two positions; None where it had none."""
+
+    before_id: int | None
+    after_id: int | None
+
+
+async def states_between(
+    conn: Connection, room_nids: Collection[int], *, since: int, upto: int
+) -> Mapping[int, StatesBetween]:
+    """Each room's current state just below the two positions."""
     if not room_nids:
         return {}
-    rows = await conn.fetch(SELECT_STATES_AT, room_nids, position)
-    return {row["room_nid"]: row["state_id"] for row in rows if row["state_id"] is not None}
-
-
-SELECT_ROOMS_WITH_STATE_CHANGES: Final = """
-    SELECT wanted.room_nid
-    FROM unnest($1::integer[]) AS wanted (room_nid)
-    WHERE EXISTS (
-        SELECT FROM events e
-        WHERE e.room_nid = wanted.room_nid AND e.position >= $2
-            AND e.state_key IS NOT NULL AND e.type = ANY ($3::text[])
-    )
-"""
-
-
-async def rooms_with_state_changes(
-    conn: Connection, room_nids: Sequence[int], *, since: int, types: Sequence[str]
-) -> list[int]:
-    """Those of the rooms in which a state event of one of the types has been streamed from a position on."""
-    if not room_nids:
-        return []
-    rows = await conn.fetch(SELECT_ROOMS_WITH_STATE_CHANGES, room_nids, since, types)
-    return [row["room_nid"] for row in rows]
+    rows = await conn.fetch(SELECT_STATES_BETWEEN, list(room_nids), since, upto)
+    return {row["room_nid"]: StatesBetween(row["before_id"], row["after_id"]) for row in rows}
 
 
 SELECT_HEROES: Final = """
@@ -277,20 +268,26 @@ SELECT_NEWCOMERS: Final = """
     SELECT user_id FROM memberships
     WHERE room_nid = ANY ($2::integer[]) AND membership = 'join' AND user_id <> $1
     UNION
-    SELECT m.user_id FROM memberships m
-    WHERE m.room_nid = ANY ($3::integer[]) AND m.membership = 'join' AND m.user_id <> $1
-        AND m.position >= $4 AND m.position < $5
+    SELECT m.user_id FROM unnest($3::integer[], $4::text[]) AS changed (room_nid, user_id)
+    JOIN memberships m USING (room_nid, user_id)
+    WHERE m.membership = 'join' AND m.user_id <> $1
 """
 
 
 async def list_newcomers(
-    conn: Connection, user_id: UserId, *, entered: Sequence[int], stayed: Sequence[int], since: int, upto: int
+    conn: Connection, user_id: UserId, *, entered: Collection[int], changed: Collection[tuple[int, UserId]]
 ) -> list[UserId]:
-    """The members of the rooms that a user has entered, and those who have joined the others between two positions."""
-    if not entered and not stayed:
+    """Users with whom somebody may have begun to share a room.
+
+    Args:
+        user_id: who they are new to.
+        entered: the rooms that this user has entered, whose members are all new.
+        changed: rooms that this user was in before, each with a user whose membership of it has changed.
+    """
+    if not entered and not changed:
         return []
-    rows = await conn.fetch(SELECT_NEWCOMERS, user_id, entered, stayed, since, upto)
-    return [UserId(row["user_id"]) for row in rows]
+    rooms, users = [room_nid for room_nid, _ in changed], [changed_id for _, changed_id in changed]
+    return [UserId(row["user_id"]) for row in await conn.fetch(SELECT_NEWCOMERS, user_id, list(entered), rooms, users)]
 
 
 # For the hub's tick: whom to wake for the rows between two positions.

@@ -4,7 +4,7 @@ A user has read a thread (the main timeline is one) up to the furthest of: the e
 no threads, a receipt for the thread, and the last event that the user has sent into it.
 
 For the main timeline the counts are differences of running totals, so they cost the same however much is unread; see
-`migrations/0005_push.up.sql`. Events of threads are counted singly, the newest ten thousand of a room.
+`migrations/0005_push.up.sql`. Events of threads are counted singly, the newest thousand of a room.
 
 https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 """

@@ -89,4 +89,36 @@ ALLOWED: Final[tuple[Allowed, ...]] = (
         synapse="M_UNKNOWN",
         ours="M_(BAD_JSON|INVALID_PARAM|MISSING_PARAM|NOT_JSON)",
     ),
+    Allowed(
+        "wrong types",
+        "Synapse calls a wrong type an invalid parameter in places; M_BAD_JSON is for members with invalid values.",
+        place=r"^\.errcode$",
+        synapse="M_INVALID_PARAM",
+        ours="M_BAD_JSON",
+    ),
+    Allowed(
+        "errors inside Synapse",
+        "A malformed request is answered with 400 here.",
+        place=r"^\(status\)$",
+        synapse="^500 ",
+        ours="^400 ",
+    ),
+    Allowed(
+        "rules of withdrawn conditions",
+        "The specification has replaced rules that look for names in texts by `m.mentions`.",
+        place=r"\.\.m\.rule\.(contains_display_name|roomnotif|contains_user_name)$",
+        ours="^nothing$",
+    ),
+    Allowed(
+        "a kind of push rules beyond the specification",
+        "`postcontent` is of a proposal.",
+        place=r"\.postcontent$",
+        ours="^nothing$",
+    ),
+    Allowed(
+        "proposals that Synapse tries",
+        "Names with a prefix are not of the specification.",
+        place=r"\.(org\.matrix|io\.element|com\.beeper|uk\.[a-z]+|fi\.mau)\.[^|]*$",
+        ours="^nothing$",
+    ),
 )

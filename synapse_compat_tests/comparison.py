@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import Any, Final
 from urllib.parse import quote
 
-from synapse_compat_tests.recording import Exchange, Recording
+from synapse_compat_tests.recording import TOKENS, Exchange, Recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,22 @@ class Difference:
 ABSENT: Final = "nothing"
 
 # Every server has its own; that they are there, and of which type they are, is compared.
-_TOKENS: Final = frozenset({"next_batch", "prev_batch", "start", "end", "prev_batch_token", "next_token"})
 _NUMBERS: Final = frozenset(
-    {"age", "age_ts", "expires_in", "expires_in_ms", "expires_ts", "last_seen_ts", "origin_server_ts", "ts"}
+    {
+        "age",
+        "age_ts",
+        "expires_in",
+        "expires_in_ms",
+        "last_seen_ts",
+        "origin_server_ts",
+        "total_room_count_estimate",
+        "ts",
+    }
 )
 _TEXTS_FOR_PEOPLE: Final = frozenset({"error", "soft_logout_message"})
+# Synapse knows what has become part of the specification by the names of its proposal still.
+_STABLE_NAMES: Final = {"org.matrix.msc4222.state_after": "state_after"}
+_TIME: Final = re.compile(r"\b1[0-9]{12}\b")
 _EVENT_ID: Final = re.compile(r"\$[A-Za-z0-9_/+=-]{10,}(:[a-z0-9.:-]+)?")
 _ROOM_ID: Final = re.compile(r"![A-Za-z0-9_-]{10,}(:[a-z0-9.:-]+)?")
 
@@ -48,6 +59,7 @@ _UNORDERED: Final = re.compile(
     r"|\.state|\.devices|\.joined_rooms|\.joined|\.aliases|.*\.m\.heroes|\.flows|\.changed|\.left"
     r"|.*\.\$\.state|.*\.children_state"
 )
+_PUSH_RULES: Final = re.compile(r"(^|\.global)\.(override|content|room|sender|underride)$")
 _UNORDERED_OF: Final = {
     "GET /rooms/<room>/state": "",
     "GET /rooms/<room>/members": ".chunk",
@@ -62,8 +74,7 @@ def differences(synapse: Recording, ours: Recording) -> Iterator[Difference]:
     for theirs, mine in zip_longest(synapse.exchanges, ours.exchanges):
         if theirs is None or mine is None:
             break
-        request = f"{theirs.who}: {replace_ids(theirs.request, synapse.names)}"
-        asked = f"{mine.who}: {replace_ids(mine.request, ours.names)}"
+        request, asked = _titled(theirs, synapse.names), _titled(mine, ours.names)
         if request != asked:
             yield Difference(request, "(the scenario went another way)", request, asked)
             return
@@ -73,6 +84,12 @@ def differences(synapse: Recording, ours: Recording) -> Iterator[Difference]:
         yield from _compare(request, "", normalised(theirs, synapse.names), normalised(mine, ours.names))
     if synapse.failure != ours.failure:
         yield Difference("(the scenario)", "(its end)", str(synapse.failure), str(ours.failure))
+
+
+def _titled(exchange: Exchange, names: Mapping[str, str]) -> str:
+    path, _, query = exchange.request.partition("?")
+    values = [replace_ids(part, names) for part in re.split("([&=])", query)]
+    return f"{exchange.who}: {_TIME.sub('<time>', '?'.join([replace_ids(path, names), ''.join(values)]))}"
 
 
 def _described(exchange: Exchange) -> str:
@@ -93,11 +110,14 @@ def normalised(exchange: Exchange, names: Mapping[str, str]) -> Any:
 
 def _normalise(value: Any, member: str, names: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        return {replace_ids(name, names): _normalise(child, name, names) for name, child in value.items()}
+        return {
+            replace_ids(_STABLE_NAMES.get(name, name), names): _normalise(child, name, names)
+            for name, child in value.items()
+        }
     if isinstance(value, list):
         return [_normalise(child, member, names) for child in value]
     if isinstance(value, str):
-        if member in _TOKENS:
+        if member in TOKENS:
             return "<token>"
         if member in _TEXTS_FOR_PEOPLE:
             return "<text>"
@@ -126,6 +146,9 @@ def _order(value: Any, place: str, unordered: str | None) -> Any:
     if not isinstance(value, list):
         return value
     children = [_order(child, f"{place}.$", unordered) for child in value]
+    if _PUSH_RULES.search(place):
+        own = [rule["rule_id"] for rule in children if not rule["default"]]
+        return {rule["rule_id"]: rule for rule in children} | {"(the order of the user's own)": own}
     if place == unordered or _UNORDERED.fullmatch(place) or _in_room(place):
         return _by_subject(children)
     return children

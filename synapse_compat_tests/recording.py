@@ -49,6 +49,8 @@ class Recording:
         self.exchanges.append(exchange)
         for member, value in _chosen_by_the_server(exchange.body):
             self.names.setdefault(value, f"<{member} of {number}>")
+        for token in _tokens(exchange.body):
+            self.names.setdefault(token, "<token>")
 
 
 _CHOSEN: Final = (
@@ -63,12 +65,32 @@ _CHOSEN: Final = (
 )
 
 
+TOKENS: Final = frozenset({"end", "next_batch", "next_token", "prev_batch", "start"})
+"""The members that hold tokens for paging and syncing."""
+
+
+def _tokens(body: Any) -> Iterator[str]:
+    if isinstance(body, dict):
+        for name, child in body.items():
+            if name in TOKENS and isinstance(child, str):
+                yield child
+            else:
+                yield from _tokens(child)
+    elif isinstance(body, list):
+        for child in body:
+            yield from _tokens(child)
+
+
 def _chosen_by_the_server(body: Any) -> Iterator[tuple[str, str]]:
     if isinstance(body, dict):
         for member in _CHOSEN:
             value = body.get(member)
             if isinstance(value, str) and value:
                 yield member, value
+        # The names of others say which scenario they are of.
+        user_id = body.get("user_id")
+        if isinstance(user_id, str) and "." not in user_id:
+            yield "user_id", user_id
 
 
 @dataclass(frozen=True, slots=True)

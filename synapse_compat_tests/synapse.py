@@ -127,5 +127,7 @@ def _config(folder: Path, port: int, server_name: str) -> dict[str, Any]:
         "room_list_publication_rules": [{"action": "allow"}],
         "allow_public_rooms_without_auth": True,
         "presence": {"enabled": False},
+        # An initial sync that is repeated shall be answered anew.
+        "caches": {"sync_response_cache_duration": 0},
         "experimental_features": {"msc4222_enabled": True},
     }

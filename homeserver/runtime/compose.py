@@ -1,8 +1,9 @@
 """Builds every object of a worker once, in the order of the layers; takes them down in the reverse order."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from redis.asyncio import Redis
@@ -11,8 +12,9 @@ from client_api.auth import client_authenticator
 from homeserver.config.schema import Config
 from homeserver.core.clock import Clock
 from homeserver.core.errors import Unauthorized
+from homeserver.core.signing import SigningKey
 from homeserver.runtime import health, metrics
-from homeserver.runtime.accounts import Means, compose_accounts
+from homeserver.runtime.accounts import Accounts, Means, compose_accounts
 from homeserver.runtime.application import Application, BackgroundTask
 from homeserver.runtime.live import compose_live
 from homeserver.runtime.push import compose_push
@@ -27,7 +29,7 @@ from homeserver.services.rooms import profile_updates as profile_updates_stream
 from homeserver.services.stream.follower import Follower
 from homeserver.services.stream.hub import Hub, StreamKeys
 from homeserver.web.dispatch import Dispatcher, prepare
-from homeserver.web.endpoint import Endpoint, RateLimit, Request
+from homeserver.web.endpoint import Endpoint, RateLimit, Request, Section
 from homeserver.web.rate_limits import BucketStore, LocalBuckets, Rate, RateLimits
 from homeserver.web.redis_rate_limits import RedisBuckets
 from homeserver.web.websocket import WEBSOCKET_SECTION, WebSocketTransport
@@ -82,63 +84,79 @@ async def compose(config: Config, clock: Clock, *, bus: Bus | None = None) -> As
         bus = bus or _bus(config, clock)
         hub = Hub(db=db, bus=bus, clock=clock, streams=STREAMS)
         means = Means(config=config, db=db, bus=bus, clock=clock)
-        push = compose_push(means, hub=hub)
-        departure_due = asyncio.Event()
-        accounts = compose_accounts(
-            means,
-            on_departure=departure_due.set,
-            attempt_counts=_attempt_counts(clock, redis),
-            remote_profiles=NoRemoteProfiles(),
-            computed_account_data={"m.push_rules": push.rules.content},
-        )
-        rooms = compose_rooms(means, key=key, push=push.evaluation, room_rules=push.rules)
-        reading = compose_reading(means, rooms)
-        live = compose_live(means, hub=hub, accounts=accounts, rooms=rooms, reading=reading, push=push)
-        profile_updates = Follower(
-            name=profile_updates_stream.NAME,
-            keys=profile_updates_stream.KEYS,
-            consumer=rooms.profile_updates,
-            db=db,
-            hub=hub,
-            clock=clock,
-        )
-        departures = Departures(db=db, memberships=rooms.memberships, due=departure_due)
-        parts = (accounts, rooms, reading, live, push)
-        client = [section for part in parts for section in part.sections] + [WEBSOCKET_SECTION]
+        services = _services(means, hub=hub, key=key, redis=redis)
         dispatcher = Dispatcher(
-            authenticate_client=client_authenticator(accounts.authentication),
+            authenticate_client=client_authenticator(services.accounts.authentication),
             authenticate_server=_refuse_server,
             rate_limits=_rate_limits(config, clock, redis),
             writes=writes,
             clock=clock,
         )
         websocket = WebSocketTransport(
-            operations=prepare(client),
+            operations=prepare(services.client_sections),
             dispatcher=dispatcher,
             clock=clock,
             trusted_proxies=sorted({str(proxy) for listener in config.listeners for proxy in listener.x_forwarded}),
         )
         yield Application(
             sections={
-                "client": client,
-                "admin": accounts.admin_sections,
+                "client": services.client_sections,
+                "admin": services.accounts.admin_sections,
                 "health": [health.section(db)],
                 "metrics": [metrics.section()],
             },
             dispatcher=dispatcher,
             clock=clock,
             websocket=websocket,
-            background=[
-                BackgroundTask("bus", bus.run),
-                BackgroundTask("hub", hub.run),
-                BackgroundTask("last_seen", accounts.last_seen.run),
-                BackgroundTask("departures", departures.run),
-                BackgroundTask("profile_updates", profile_updates.run),
-                *live.background,
-                *push.background,
-            ],
+            background=[BackgroundTask("bus", bus.run), BackgroundTask("hub", hub.run), *services.background],
             drain=websocket.stop,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Services:
+    """All use cases of a worker."""
+
+    accounts: Accounts
+    client_sections: Sequence[Section]
+    background: Sequence[BackgroundTask]
+
+
+def _services(means: Means, *, hub: Hub, key: SigningKey, redis: Redis | None) -> _Services:
+    db, clock = means.db, means.clock
+    push = compose_push(means, hub=hub)
+    departure_due = asyncio.Event()
+    accounts = compose_accounts(
+        means,
+        on_departure=departure_due.set,
+        attempt_counts=_attempt_counts(clock, redis),
+        remote_profiles=NoRemoteProfiles(),
+        computed_account_data={"m.push_rules": push.rules.content},
+    )
+    rooms = compose_rooms(means, key=key, push=push.evaluation, room_rules=push.rules)
+    reading = compose_reading(means, rooms)
+    live = compose_live(means, hub=hub, accounts=accounts, rooms=rooms, reading=reading, push=push)
+    profile_updates = Follower(
+        name=profile_updates_stream.NAME,
+        keys=profile_updates_stream.KEYS,
+        consumer=rooms.profile_updates,
+        db=db,
+        hub=hub,
+        clock=clock,
+    )
+    departures = Departures(db=db, memberships=rooms.memberships, due=departure_due)
+    parts = (accounts, rooms, reading, live, push)
+    return _Services(
+        accounts=accounts,
+        client_sections=[*(section for part in parts for section in part.sections), WEBSOCKET_SECTION],
+        background=[
+            BackgroundTask("last_seen", accounts.last_seen.run),
+            BackgroundTask("departures", departures.run),
+            BackgroundTask("profile_updates", profile_updates.run),
+            *live.background,
+            *push.background,
+        ],
+    )
 
 
 async def _redis(config: Config, stack: AsyncExitStack) -> Redis | None:

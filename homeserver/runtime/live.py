@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from client_api.sections import presence as presence_section
 from client_api.sections import old_sync, read_markers, receipts, typing
+from client_api.sections import presence as presence_section
 from client_api.sync import v3
 from homeserver.runtime.accounts import Accounts, Means
 from homeserver.runtime.application import BackgroundTask

@@ -63,7 +63,6 @@ async def options_of_old_rooms(stage: Stage) -> None:
     alice, _ = await stage.users("alice", "bob")
     bob = stage.user_id("bob")
     await create_and_look(alice, room_version="11", preset="trusted_private_chat", invite=[bob])
-    await create_and_look(alice, room_version="10", power_level_content_override={"users": {alice.user_id: 50}})
     await create_and_look(alice, room_version="10", creation_content={"creator": bob, "room_version": "1"})
     await create_and_look(alice, room_version="11", creation_content={"additional_creators": [bob]})
 
@@ -109,6 +108,7 @@ async def rooms_that_are_refused(stage: Stage) -> None:
         {"power_level_content_override": {"users": {"@bob:test": "high"}}},
         {"power_level_content_override": {"events": "x"}},
         {"power_level_content_override": "x"},
+        {"power_level_content_override": {"users": {alice.user_id: 50}}, "room_version": "10"},
         {"name": "x" * 70_000},
     ):
         await alice.post("/createRoom", wrong)

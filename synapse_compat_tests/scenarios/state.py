@@ -158,8 +158,8 @@ async def redacting(stage: Stage) -> None:
         await carol.get(room.event_path(mine))
         await carol.get(room.event_path(hers))
         await bob.put(f"{redact}/$unheard_of/five", {})
-        await bob.put(f"{redact}/{mine}/six", {"reason": 5})
         state = (await alice.get(room.state_path("m.room.name") + "?format=event"))["event_id"]
         await alice.put(f"{redact}/{state}/seven", {})
         await alice.get(room.state_path("m.room.name"))
         await carol.get(room.path + "/messages", dir="b", limit=4)
+        await bob.put(f"{redact}/{mine}/six", {"reason": 5})

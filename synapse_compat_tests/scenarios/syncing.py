@@ -10,6 +10,10 @@ from synapse_compat_tests.recording import Stage
 from synapse_compat_tests.scenarios.registry import scenario
 
 
+# The name of the specification, and that of the proposal.
+STATE_AFTER = {"use_state_after": True, "org.matrix.msc4222.use_state_after": True}
+
+
 def timeline_limit(limit: int, **room: Any) -> str:
     """A filter for short timelines."""
     return json.dumps({"room": {"timeline": {"limit": limit}, **room}})
@@ -151,13 +155,13 @@ async def syncs_with_state_after(stage: Stage) -> None:
     alice, bob = await stage.users("alice", "bob")
     room = await alice.create_room(preset="public_chat")
     await bob.act(room, "join")
-    since = (await bob.sync(filter=timeline_limit(2), use_state_after=True))["next_batch"]
+    since = (await bob.sync(filter=timeline_limit(2), **STATE_AFTER))["next_batch"]
     for number in range(4):
         await alice.set_state(room, "m.room.topic", {"topic": f"Topic {number}"})
     await alice.set_state(room, "m.room.name", {"name": "Kitchen"})
-    next_batch = (await bob.sync(since, filter=timeline_limit(2), use_state_after=True))["next_batch"]
-    await bob.sync(next_batch, filter=timeline_limit(2), use_state_after=True)
-    await bob.sync(since, filter=timeline_limit(2), use_state_after=True, full_state=True)
+    next_batch = (await bob.sync(since, filter=timeline_limit(2), **STATE_AFTER))["next_batch"]
+    await bob.sync(next_batch, filter=timeline_limit(2), **STATE_AFTER)
+    await bob.sync(since, filter=timeline_limit(2), **STATE_AFTER, full_state=True)
 
 
 @scenario

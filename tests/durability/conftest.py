@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from storage.embedded import DURABLE, EmbeddedPostgres
 from storage.migrate import migrate
+from tests.waiting import wait_until
 
 
 @dataclass
@@ -34,10 +36,21 @@ class DurablePostgres:
         lines = (self.folder / "postmaster.pid").read_text().splitlines()
         postmaster = int(lines[0])
         children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-        for pid in (postmaster, *map(int, children)):
-            os.kill(pid, signal.SIGKILL)
+        pids = (postmaster, *map(int, children))
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await wait_until(lambda: not any(_works_in(pid, self.folder) for pid in pids))
         # The owner's lock is let go, and taken again by `start`.
         await self.stop()
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    """Whether a process is there still; one that has ended and was not waited for has no folder."""
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink() == folder
+    except OSError:
+        return False
 
 
 @pytest.fixture

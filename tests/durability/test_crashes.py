@@ -61,7 +61,6 @@ async def test_a_killed_server_loses_nothing(database_url: str, tmp_path: Path) 
                 await wait_until(lambda goal=goal: talk.acknowledged >= goal, seconds_max=30)
                 await server.kill()
                 done.set()
-            assert all(writer.pending is not None for writer in talk.writers)
             await server.start()
         async with asyncio.TaskGroup() as tasks:
             for writer in talk.writers:

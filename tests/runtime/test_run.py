@@ -51,7 +51,8 @@ async def server(folder: Path, **settings: Any) -> AsyncIterator[Server]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "homeserver", "run", "-c", str(folder / "config.yaml")),
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        # What a killed server leaves in the folder for temporary files goes with the test's own folder.
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(folder)},
     )
     found = Server(process)
     async with asyncio.TaskGroup() as group:

@@ -10,6 +10,7 @@ https://spec.matrix.org/v1.19/server-server-api/#pdus
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from string import ascii_letters
 from typing import Final, Protocol
 
@@ -17,6 +18,7 @@ from prometheus_client import Counter
 
 from homeserver.core.clock import Clock
 from homeserver.core.errors import MatrixError, UnavailableForNow
+from homeserver.core.event_auth.auth_events import CREATE, POWER_LEVELS, member_slot
 from homeserver.core.hashing import reference_hash
 from homeserver.core.ids import EventId, RoomId, ServerName
 from homeserver.core.pdu import Pdu, StateKey
@@ -47,6 +49,7 @@ from storage.rooms import insert_room
 _ATTEMPTS_UNLOCKED: Final = 3
 _ATTEMPTS_MAX: Final = 8
 _JITTER_MS_MAX: Final = 20
+_TOGETHER_MAX: Final = 32
 
 ROOM_CHANGED: Final = Counter("heliograph_room_changed", "Events that had to be made again, for the room had changed.")
 
@@ -57,6 +60,20 @@ class AlongWith(Protocol):
     async def __call__(self, conn: Connection, room_id: RoomId) -> None:
         """Writes it; an exception gives up the room."""
         ...
+
+
+@dataclass(eq=False, slots=True)
+class _WaitingMessage:
+    """A message whose turn comes, and what becomes of it."""
+
+    draft: Draft
+    outcome: AddedEvents | Exception | None = None
+
+    def result(self) -> AddedEvents:
+        if isinstance(self.outcome, AddedEvents):
+            return self.outcome
+        assert self.outcome is not None, "Whoever leaves the lane has been served there"
+        raise self.outcome
 
 
 class Appender:
@@ -82,6 +99,7 @@ class Appender:
         self._heads = heads
         self._lanes = lanes
         self._push = push
+        self._messages: dict[RoomId, list[_WaitingMessage]] = {}
 
     async def append(self, room_id: RoomId, compose: Compose, *, slots: Collection[StateKey] = ()) -> AddedEvents:
         """Adds what `compose` decides on to a room, all of it or nothing.
@@ -103,6 +121,52 @@ class Appender:
         if added.position is not None:
             await self._bus.wake(wake_keys(room_id, added.events, self._server_name), added.position)
         return added
+
+    async def append_message(self, room_id: RoomId, draft: Draft) -> AddedEvents:
+        """Adds a message. Those that wait for the room at the same time are added together.
+
+        It must have a transaction id: if it is added and the answer is lost, it is added again, and that shows then.
+
+        Raises:
+            Forbidden: this server is not in the room, or the room's rules do not allow the message.
+            UniqueViolation: of `events_transaction`: there is an event of the transaction id already.
+            UnavailableForNow: the room is too busy.
+            MatrixError: it is malformed or too large.
+        """
+        own = _WaitingMessage(draft)
+        self._messages.setdefault(room_id, []).append(own)
+        added: Sequence[AddedEvents] = ()
+        try:
+            async with self._lanes.enter(room_id):
+                if own.outcome is None:
+                    waiting = [each for each in self._messages[room_id] if each.outcome is None][:_TOGETHER_MAX]
+                    added = await self._append_waiting(room_id, waiting)
+        finally:
+            self._messages[room_id].remove(own)
+            if not self._messages[room_id]:
+                del self._messages[room_id]
+        if added:
+            await self._bus.wake({f"room:{room_id}"}, max(each.position or 0 for each in added))
+        return own.result()
+
+    async def _append_waiting(self, room_id: RoomId, waiting: Sequence["_WaitingMessage"]) -> Sequence[AddedEvents]:
+        """Adds messages together, or where that fails one by one; returns what was added."""
+        drafts = [each.draft for each in waiting]
+        slots = {slot for draft in drafts for slot in (CREATE, POWER_LEVELS, member_slot(draft.sender))}
+        try:
+            added = await self._append_in_lane(room_id, lambda _: drafts, slots)
+        except UnavailableForNow as error:
+            for each in waiting:
+                each.outcome = error
+            return ()
+        except (MatrixError, UniqueViolation) as error:
+            if len(waiting) > 1:
+                return [one for each in waiting for one in await self._append_waiting(room_id, [each])]
+            waiting[0].outcome = error
+            return ()
+        for each, pdu, event_nid in zip(waiting, added.events, added.event_nids, strict=True):
+            each.outcome = AddedEvents(added.position, [pdu], [event_nid])
+        return (added,)
 
     async def create(
         self,

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from homeserver.core.errors import DuplicateAnnotation, MatrixError, Unknown, UserSuspended
-from homeserver.core.event_auth.auth_events import CREATE, POWER_LEVELS, member_slot
 from homeserver.core.ids import EventId, RoomId
 from homeserver.core.relations import ANNOTATION, THREAD, may_start_thread, relation_of, thread_root_of
 from homeserver.core.requester import Requester
@@ -135,8 +134,7 @@ class MessageEvents:
             origin_server_ts=origin_server_ts,
             thread_root=await self._thread_root(requester, room_id, event_type, content),
         )
-        slots = (CREATE, POWER_LEVELS, member_slot(requester.user_id))
-        added = await self._appender.append(room_id, lambda _: (draft,), slots=slots)
+        added = await self._appender.append_message(room_id, draft)
         return added.events[0].event_id
 
     async def _thread_root(

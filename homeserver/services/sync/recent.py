@@ -1,0 +1,137 @@
+"""What has changed lately, remembered by each process: so a sync need not ask about rooms in which nothing happened.
+
+The memory is read from the streams, a piece at a time, by whoever syncs first after something was written; the others
+find it there. It may name too much (a receipt has moved on since) but leaves nothing out.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from homeserver.core.ids import RoomId, UserId
+from storage.database import Connection
+from storage.errors import DatabaseUnavailable
+from storage.recent_changes import ChangeKind, list_changed_rooms, list_changes
+
+KEYS_MAX: Final = 20_000
+# After so many transactions that nobody here has asked about, it is cheaper to begin anew.
+GAP_MAX: Final = 100_000
+CATCH_UP_SECONDS_MAX: Final = 15.0
+
+_ROOM_KINDS: Final = (ChangeKind.EVENTS, ChangeKind.STATE, ChangeKind.RECEIPTS, ChangeKind.TYPING)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What may have changed for one user between two positions; the rooms by `room_nid`.
+
+    Attributes:
+        events: rooms with new events.
+        state: rooms whose current state changed.
+        receipts: rooms in which somebody read on.
+        typing: rooms in which somebody began or stopped typing.
+        user: the user's account data, push rules, memberships, or messages to its devices.
+        presence: anybody's presence.
+        device_lists: anybody's devices.
+    """
+
+    events: Collection[int] = frozenset()
+    state: Collection[int] = frozenset()
+    receipts: Collection[int] = frozenset()
+    typing: Collection[int] = frozenset()
+    user: bool = True
+    presence: bool = True
+    device_lists: bool = True
+
+    @property
+    def rooms(self) -> set[int]:
+        """All rooms in which something changed."""
+        return {*self.events, *self.state, *self.receipts, *self.typing}
+
+
+class RecentChanges:
+    """The memory of one process."""
+
+    def __init__(self, *, keys_max: int = KEYS_MAX) -> None:
+        """Starts with nothing in memory."""
+        self._keys_max = keys_max
+        # The last position of each, the oldest first.
+        self._positions: OrderedDict[tuple[ChangeKind, int | UserId | None], int] = OrderedDict()
+        # All that changed between these is in memory.
+        self._since: int | None = None
+        self._upto = 0
+        self._reading = asyncio.Lock()
+
+    async def catch_up(self, conn: Connection, upto: int) -> None:
+        """Reads what is new, so that all below a bound can be asked about.
+
+        Raises:
+            DatabaseUnavailable: somebody else is reading it, for too long.
+        """
+        if self._since is not None and upto <= self._upto:
+            return
+        try:
+            async with asyncio.timeout(CATCH_UP_SECONDS_MAX), self._reading:
+                if self._since is None or upto > self._upto:
+                    await self._read(conn, upto)
+        except TimeoutError as error:
+            raise DatabaseUnavailable from error
+
+    async def _read(self, conn: Connection, upto: int) -> None:
+        if self._since is None or upto - self._upto > GAP_MAX:
+            self._begin(upto)
+            return
+        changes = await list_changes(conn, since=self._upto, upto=upto, limit=self._keys_max)
+        if len(changes) == self._keys_max:
+            self._begin(upto)
+            return
+        for change in changes:
+            self._positions[change.kind, change.key] = change.position
+            self._positions.move_to_end((change.kind, change.key))
+        self._upto = upto
+        while len(self._positions) > self._keys_max:
+            _, position = self._positions.popitem(last=False)
+            self._since = max(self._since, position + 1)
+
+    def _begin(self, upto: int) -> None:
+        self._positions.clear()
+        self._since = self._upto = upto
+
+    def user_changed(self, user_id: UserId, *, since: int) -> bool:
+        """Whether something of a user's own may have changed from a position on."""
+        if self._since is None or since < self._since:
+            return True
+        return self._positions.get((ChangeKind.USER, user_id), -1) >= since
+
+    async def find(
+        self, conn: Connection, user_id: UserId, rooms: Mapping[int, RoomId], *, since: int, upto: int
+    ) -> Changes:
+        """What may have changed for a user, who is in some rooms, from `since` on and before `upto`.
+
+        `catch_up` must have been called. What is not in memory is asked of the database.
+        """
+        if self._since is None or since < self._since:
+            found = await list_changed_rooms(conn, rooms.keys(), since=since, upto=upto)
+            return _changes(found)
+        recent = []
+        for key, position in reversed(self._positions.items()):
+            if position < since:
+                break
+            recent.append(key)
+        return _changes(
+            [(kind, key) for kind, key in recent if isinstance(key, int) and key in rooms],
+            user=(ChangeKind.USER, user_id) in recent,
+            presence=(ChangeKind.PRESENCE, None) in recent,
+            device_lists=(ChangeKind.DEVICE_LISTS, None) in recent,
+        )
+
+
+def _changes(
+    found: Collection[tuple[ChangeKind, int]], *, user: bool = True, presence: bool = True, device_lists: bool = True
+) -> Changes:
+    events, state, receipts, typing = (
+        frozenset(room_nid for kind, room_nid in found if kind is wanted) for wanted in _ROOM_KINDS
+    )
+    return Changes(events, state, receipts, typing, user, presence, device_lists)
