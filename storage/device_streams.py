@@ -52,6 +52,6 @@ SELECT_CHANGED_DEVICE_LISTS: Final = """
 
 
 async def list_changed_device_lists(conn: Connection, user_id: UserId, *, since: int, upto: int) -> Sequence[UserId]:
-    """Those who share a room with a user, and the user itself, whose devices changed from `since` on and before `upto`."""
+    """Those who share a room with a user, and the user itself, whose devices changed between two positions."""
     rows = await conn.fetch(SELECT_CHANGED_DEVICE_LISTS, user_id, since, upto)
     return [UserId(row["user_id"]) for row in rows]

@@ -64,10 +64,11 @@ SELECT_NOTIFICATIONS: Final = """
     ), notification AS (
         SELECT s.event_nid, a.actions
         FROM scanned s JOIN push_actions a ON a.actions_id = s.push_actions_id
-        WHERE s.event_nid > s.first_nid AND s.event_nid < $2 AND s.redacted_by IS NULL AND s.sender <> $1 AND NOT EXISTS (
-            SELECT FROM event_push_exceptions x
-            WHERE x.user_id = $1 AND x.room_nid = s.room_nid AND x.event_nid = s.event_nid
-        )
+        WHERE s.event_nid > s.first_nid AND s.event_nid < $2 AND s.redacted_by IS NULL AND s.sender <> $1
+            AND NOT EXISTS (
+                SELECT FROM event_push_exceptions x
+                WHERE x.user_id = $1 AND x.room_nid = s.room_nid AND x.event_nid = s.event_nid
+            )
         UNION ALL
         (
             SELECT x.event_nid, x.actions FROM event_push_exceptions x

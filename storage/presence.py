@@ -209,15 +209,16 @@ async def changed_presence(
 
 
 SELECT_PRESENCE_IN_ROOM: Final = """
-    SELECT p.user_id, p.presence, p.status_msg, p.last_active_ts, p.currently_active
-    FROM memberships m JOIN presence p USING (user_id)
-    WHERE m.room_nid = $1 AND m.membership = 'join' AND p.position >= $2 AND p.position < $3
-    ORDER BY p.user_id
+    SELECT m.user_id, coalesce(p.presence, 'offline') AS presence, p.status_msg, p.last_active_ts,
+        coalesce(p.currently_active, false) AS currently_active
+    FROM memberships m LEFT JOIN presence p USING (user_id)
+    WHERE m.room_nid = $1 AND m.membership = 'join' AND ($2 = 0 OR p.position >= $2 AND p.position < $3)
+    ORDER BY m.user_id
 """
 
 
 async def presence_in_room(conn: Connection, room_nid: int, *, since: int, upto: int) -> list[PresenceRow]:
-    """The presence of the members of a room that changed from `since` on and before `upto`, offline ones too."""
+    """The presence of the members of a room that changed from `since` on and before `upto`; with `since` 0 of all."""
     return [_presence(row) for row in await conn.fetch(SELECT_PRESENCE_IN_ROOM, room_nid, since, upto)]
 
 

@@ -132,8 +132,8 @@ async def list_timelines(
 ) -> Mapping[int, list[StoredEvent]]:
     """The newest events of each span, newest first, at most `limit` of each; rooms without any are absent.
 
-    Of the filter, all is applied but its rooms and `contains_url`. Of ignored users there is only state. Events stand in
-    a room's stream in the order of `event_nid`.
+    Of the filter, all is applied but its rooms and `contains_url`. Of ignored users there is only state. Events stand
+    in a room's stream in the order of `event_nid`.
     """
     if not spans:
         return {}
@@ -271,23 +271,27 @@ SELECT_NEWCOMERS: Final = """
     SELECT m.user_id FROM unnest($3::integer[], $4::text[]) AS changed (room_nid, user_id)
     JOIN memberships m USING (room_nid, user_id)
     WHERE m.membership = 'join' AND m.user_id <> $1
+        -- Whoever has only another name now was there before.
+        AND NOT EXISTS (SELECT FROM events e WHERE e.event_nid = m.joined_nid AND e.position < $5)
 """
 
 
 async def list_newcomers(
-    conn: Connection, user_id: UserId, *, entered: Collection[int], changed: Collection[tuple[int, UserId]]
+    conn: Connection, user_id: UserId, *, entered: Collection[int], changed: Collection[tuple[int, UserId]], since: int
 ) -> list[UserId]:
     """Users with whom somebody may have begun to share a room.
 
     Args:
         user_id: who they are new to.
         entered: the rooms that this user has entered, whose members are all new.
-        changed: rooms that this user was in before, each with a user whose membership of it has changed.
+        changed: rooms that this user was in before, each with a user whose member event has changed.
+        since: the position from which on they joined.
     """
     if not entered and not changed:
         return []
     rooms, users = [room_nid for room_nid, _ in changed], [changed_id for _, changed_id in changed]
-    return [UserId(row["user_id"]) for row in await conn.fetch(SELECT_NEWCOMERS, user_id, list(entered), rooms, users)]
+    rows = await conn.fetch(SELECT_NEWCOMERS, user_id, list(entered), rooms, users, since)
+    return [UserId(row["user_id"]) for row in rows]
 
 
 # For the hub's tick: whom to wake for the rows between two positions.

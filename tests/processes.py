@@ -67,7 +67,7 @@ class HomeserverProcess:
     @property
     def mistakes(self) -> list[dict[str, Any]]:
         """The lines of its log that tell of a mistake in the server, such as an exception nobody expected."""
-        return [line for line in self.log if line.get("level") in ("error", "critical") or "exception" in line]
+        return [line for line in self.log if line.get("level") in ("error", "critical")]
 
     @property
     def _log_file(self) -> Path:

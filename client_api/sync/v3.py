@@ -5,8 +5,9 @@ https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 
 from typing import Final
 
+from homeserver.config.schema import LimitsConfig
 from homeserver.core.canonical_json import parse_json
-from homeserver.core.errors import InvalidParam
+from homeserver.core.errors import InvalidParam, NotFound
 from homeserver.core.filters import Filter
 from homeserver.core.ids import UserId
 from homeserver.core.tokens import SyncToken
@@ -16,11 +17,10 @@ from homeserver.services.sync.longpoll import LongPoll
 from homeserver.services.sync.request import SyncRequest
 from homeserver.web.endpoint import Access, RateLimit, Request, Response, Section
 
-TIMEOUT_MS_MAX: Final = 10 * 60 * 1000
 PRESENCES: Final = ("online", "unavailable", "offline")
 
 
-def section(longpoll: LongPoll, filters: Filters, presence: Presence) -> Section:
+def section(longpoll: LongPoll, filters: Filters, presence: Presence, limits: LimitsConfig) -> Section:
     """The endpoints of the section "Syncing"."""
     s = Section("Syncing")
 
@@ -32,7 +32,7 @@ def section(longpoll: LongPoll, filters: Filters, presence: Presence) -> Section
             requester=request.requester,
             filter=await _filter(filters, request.requester.user_id, request.query_text("filter")),
             since=None if not since else SyncToken.parse(since).position,
-            timeout_ms=request.query_integer("timeout", 0, maximum=TIMEOUT_MS_MAX, clamp=True),
+            timeout_ms=request.query_integer("timeout", 0, maximum=limits.sync_timeout_ms_max, clamp=True),
             full_state=request.query_boolean("full_state"),
             use_state_after=request.query_boolean("use_state_after")
             or request.query_boolean("org.matrix.msc4222.use_state_after"),
@@ -52,6 +52,7 @@ async def _filter(filters: Filters, user_id: UserId, text: str | None) -> Filter
         return Filter()
     if text.startswith("{"):
         return Filter.parse(parse_json(text))
-    if not (text.isascii() and text.isdigit()):
-        raise InvalidParam("No such filter")
-    return await filters.get(user_id, text)
+    try:
+        return await filters.get(user_id, text)
+    except NotFound:
+        raise InvalidParam("There is no such filter") from None

@@ -24,6 +24,7 @@ from homeserver.runtime.signing_key import load_signing_key
 from homeserver.services.accounts.attempts import AttemptCounts, LocalAttemptCounts
 from homeserver.services.accounts.redis_attempts import RedisAttemptCounts
 from homeserver.services.admin.departures import Departures
+from homeserver.services.ephemeral.presence import Presence
 from homeserver.services.ports import NoRemoteProfiles
 from homeserver.services.rooms import profile_updates as profile_updates_stream
 from homeserver.services.stream.follower import Follower
@@ -98,6 +99,11 @@ async def compose(config: Config, clock: Clock, *, bus: Bus | None = None) -> As
             clock=clock,
             trusted_proxies=sorted({str(proxy) for listener in config.listeners for proxy in listener.x_forwarded}),
         )
+
+        def drain() -> None:
+            hub.stop()
+            websocket.stop()
+
         yield Application(
             sections={
                 "client": services.client_sections,
@@ -109,7 +115,7 @@ async def compose(config: Config, clock: Clock, *, bus: Bus | None = None) -> As
             clock=clock,
             websocket=websocket,
             background=[BackgroundTask("bus", bus.run), BackgroundTask("hub", hub.run), *services.background],
-            drain=websocket.stop,
+            drain=drain,
         )
 
 
@@ -133,9 +139,12 @@ def _services(means: Means, *, hub: Hub, key: SigningKey, redis: Redis | None) -
         remote_profiles=NoRemoteProfiles(),
         computed_account_data={"m.push_rules": push.rules.content},
     )
-    rooms = compose_rooms(means, key=key, push=push.evaluation, room_rules=push.rules)
+    presence = Presence(db=db, clock=clock, config=means.config.presence)
+    rooms = compose_rooms(
+        means, key=key, push=push.evaluation, room_rules=push.rules, note_activity=presence.note_activity
+    )
     reading = compose_reading(means, rooms)
-    live = compose_live(means, hub=hub, accounts=accounts, rooms=rooms, reading=reading, push=push)
+    live = compose_live(means, hub=hub, presence=presence, accounts=accounts, rooms=rooms, reading=reading, push=push)
     profile_updates = Follower(
         name=profile_updates_stream.NAME,
         keys=profile_updates_stream.KEYS,

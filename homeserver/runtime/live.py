@@ -18,7 +18,9 @@ from homeserver.services.rooms.event_stream import EventStream
 from homeserver.services.rooms.initial_sync import InitialSync
 from homeserver.services.stream.hub import Hub
 from homeserver.services.sync.account import AccountSections
+from homeserver.services.sync.interests import InterestsOfUsers
 from homeserver.services.sync.longpoll import LongPoll
+from homeserver.services.sync.recent import RecentChanges
 from homeserver.services.sync.response import SyncResponses
 from homeserver.services.sync.rooms import RoomSections
 from homeserver.services.sync.sent_members import SentMembers
@@ -35,14 +37,19 @@ class Live:
     background: Sequence[BackgroundTask]
 
 
-def compose_live(means: Means, *, hub: Hub, accounts: Accounts, rooms: Rooms, reading: Reading, push: Push) -> Live:
+def compose_live(
+    means: Means, *, hub: Hub, presence: Presence, accounts: Accounts, rooms: Rooms, reading: Reading, push: Push
+) -> Live:
     """Builds the services and their endpoints."""
     db, bus, clock = means.db, means.bus, means.clock
-    presence = Presence(db=db, clock=clock, config=means.config.presence)
     typing_service = Typing(db=db, bus=bus, clock=clock, presence=presence)
     receipts_service = Receipts(db=db, bus=bus, clock=clock, presence=presence)
+    recent = RecentChanges()
+    interests = InterestsOfUsers(recent=recent)
     responses = SyncResponses(
         db=db,
+        recent=recent,
+        interests=interests,
         rooms=RoomSections(
             timelines=Timelines(access=rooms.access),
             states=StateSections(states=rooms.states, sent_members=SentMembers()),
@@ -58,10 +65,10 @@ def compose_live(means: Means, *, hub: Hub, accounts: Accounts, rooms: Rooms, re
     event_stream = EventStream(
         db=db, hub=hub, clock=clock, access=rooms.access, renderer=rooms.renderer, presence=presence
     )
-    longpoll = LongPoll(db=db, hub=hub, clock=clock, responses=responses)
+    longpoll = LongPoll(db=db, hub=hub, clock=clock, interests=interests, responses=responses)
     return Live(
         sections=(
-            v3.section(longpoll, accounts.filters, presence),
+            v3.section(longpoll, accounts.filters, presence, means.config.limits),
             old_sync.section(event_stream, initial_sync, reading.contexts, presence),
             typing.section(typing_service),
             receipts.section(receipts_service),

@@ -1,6 +1,6 @@
 """Builds what rooms are made of: the services that write and read them, and their endpoints."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from client_api.sections import (
@@ -12,6 +12,7 @@ from client_api.sections import (
     room_state,
     room_upgrade,
 )
+from homeserver.core.ids import UserId
 from homeserver.core.signing import SigningKey
 from homeserver.runtime.accounts import Means
 from homeserver.services.rooms.access import RoomAccess
@@ -51,8 +52,15 @@ class Rooms:
     sections: Sequence[Section]
 
 
-def compose_rooms(means: Means, *, key: SigningKey, push: PushEvaluator, room_rules: RoomRules) -> Rooms:
-    """Builds all services of rooms and their endpoints."""
+def compose_rooms(
+    means: Means,
+    *,
+    key: SigningKey,
+    push: PushEvaluator,
+    room_rules: RoomRules,
+    note_activity: Callable[[UserId], None] = lambda _: None,
+) -> Rooms:
+    """Builds all services of rooms and their endpoints; `note_activity` is told of each user who sends something."""
     config, db = means.config, means.db
     states = StateStore()
     access = RoomAccess(states=states)
@@ -70,7 +78,7 @@ def compose_rooms(means: Means, *, key: SigningKey, push: PushEvaluator, room_ru
     succession = RoomSuccession(db=db, bus=means.bus, room_rules=room_rules)
     memberships = Memberships(db=db, appender=appender, server_name=config.server_name, succession=succession)
     redactions = Redactions(db=db, appender=appender, server_name=config.server_name)
-    messages = MessageEvents(db=db, appender=appender, redactions=redactions)
+    messages = MessageEvents(db=db, appender=appender, redactions=redactions, note_activity=note_activity)
     creation = RoomCreation(
         db=db,
         appender=appender,

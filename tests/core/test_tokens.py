@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeserver.core.errors import InvalidParam
-from homeserver.core.tokens import HistoryToken, SyncToken, parse_history_or_sync
+from homeserver.core.tokens import HistoryToken, NotificationToken, SyncToken, parse_history_or_sync
 
 INT64_MAX = 2**63 - 1
 naturals = st.integers(0, INT64_MAX)
@@ -31,10 +31,19 @@ def test_history_tokens_are_ordered_like_history(one: HistoryToken, other: Histo
     assert (one < other) == ((one.topological, one.event_nid) < (other.topological, other.event_nid))
 
 
+@given(st.builds(NotificationToken, naturals))
+def test_notification_tokens_round_trip(token: NotificationToken) -> None:
+    assert NotificationToken.parse(token.format()) == token
+    for other in (token.format().replace("n", "s"), f"{token.format()}_1", token.format()[1:], token.event_nid):
+        with pytest.raises(InvalidParam):
+            NotificationToken.parse(other)
+
+
 def test_the_text_of_tokens() -> None:
     assert SyncToken(0).format() == "s0"
     assert SyncToken(72594).format() == "s72594"
     assert HistoryToken(-3, 17).format() == "t-3_17"
+    assert NotificationToken(17).format() == "n17"
 
 
 GARBAGE: list[Any] = [

@@ -1,14 +1,13 @@
 """Several workers on one database: whoever is served by one sees what another has written, once and in order."""
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from tests.durability.writers import Writer, check_follower, check_nothing_lost, has_all
+from tests.durability.writers import Writer, check_follower, check_nothing_lost, following, writing
 from tests.processes import HomeserverProcess, RedisProcess, homeserver, redis
 from tests.real_client import Client, Follower, new_device, new_user
 from tests.waiting import wait_until
@@ -49,24 +48,20 @@ def workers_that(server: HomeserverProcess, operation: str) -> set[int]:
     return {line["worker"] for line in lines}
 
 
+def sent(writers: Sequence[Writer]) -> int:
+    """How many messages have been acknowledged."""
+    return sum(len(writer.acknowledged) for writer in writers)
+
+
 async def test_nothing_is_missed_and_nothing_comes_twice(database_url: str, tmp_path: Path) -> None:
     async with two_workers(database_url, tmp_path) as (server, _), new_user(server.url, "owner") as owner:
         async with crowd(server, owner) as (writers, followers):
-            done = asyncio.Event()
-            async with asyncio.TaskGroup() as tasks:
-                following = [tasks.create_task(follower.run()) for follower in followers]
-                for writer in writers:
-                    tasks.create_task(writer.run(until=done))
-                await wait_until(lambda: sum(len(writer.acknowledged) for writer in writers) >= 300, seconds_max=40)
-                done.set()
-                for writer in writers:
-                    await writer.finish()
-                await wait_until(lambda: all(has_all(follower, writers) for follower in followers))
-                for task in following:
-                    task.cancel()
+            async with following(followers, writers), writing(writers):
+                await wait_until(lambda: sent(writers) >= 300, seconds_max=40)
             for follower in followers:
                 check_follower(follower, writers)
-                assert follower.messages == followers[0].messages, "two devices have seen another order"
+                for room_id in writers[0].rooms:
+                    assert follower.event_ids(room_id) == followers[0].event_ids(room_id), "in another order"
             await check_nothing_lost(writers, owner)
             assert workers_that(server, "send_message") == {1, 2}
             assert workers_that(server, "sync") == {1, 2}
@@ -77,32 +72,21 @@ async def test_nothing_is_missed_and_nothing_comes_twice(database_url: str, tmp_
 async def test_redis_goes_away_and_comes_back(database_url: str, tmp_path: Path) -> None:
     async with two_workers(database_url, tmp_path) as (server, bus), new_user(server.url, "owner") as owner:
         async with crowd(server, owner) as (writers, followers):
-            done = asyncio.Event()
 
-            async def everybody_hears(count: int, *, seconds_max: float) -> None:
-                """Waits until more messages were sent, and everybody who follows has them."""
-                goal = sum(len(writer.acknowledged) for writer in writers) + count
+            async def everybody_hears_more() -> None:
+                goal = sent(writers) + 40
                 await wait_until(
                     lambda: min(sum(map(len, follower.messages.values())) for follower in followers) >= goal,
-                    seconds_max=seconds_max,
+                    seconds_max=20,
                 )
 
-            async with asyncio.TaskGroup() as tasks:
-                following = [tasks.create_task(follower.run()) for follower in followers]
-                for writer in writers:
-                    tasks.create_task(writer.run(until=done))
-                await everybody_hears(40, seconds_max=20)
+            async with following(followers, writers), writing(writers):
+                await everybody_hears_more()
                 await bus.kill()
                 # Without wakes each worker looks by itself, every second.
-                await everybody_hears(40, seconds_max=20)
+                await everybody_hears_more()
                 await bus.start()
-                await everybody_hears(40, seconds_max=20)
-                done.set()
-                for writer in writers:
-                    await writer.finish()
-                await wait_until(lambda: all(has_all(follower, writers) for follower in followers))
-                for task in following:
-                    task.cancel()
+                await everybody_hears_more()
             for follower in followers:
                 check_follower(follower, writers)
                 assert follower.failures == 0
@@ -115,25 +99,11 @@ async def test_redis_goes_away_and_comes_back(database_url: str, tmp_path: Path)
 async def test_a_killed_worker_is_replaced_and_loses_nothing(database_url: str, tmp_path: Path) -> None:
     async with two_workers(database_url, tmp_path) as (server, _), new_user(server.url, "owner") as owner:
         async with crowd(server, owner) as (writers, followers):
-            done = asyncio.Event()
-
-            def sent() -> int:
-                return sum(len(writer.acknowledged) for writer in writers)
-
-            async with asyncio.TaskGroup() as tasks:
-                following = [tasks.create_task(follower.run()) for follower in followers]
-                for writer in writers:
-                    tasks.create_task(writer.run(until=done))
-                await wait_until(lambda: sent() >= 60, seconds_max=30)
+            async with following(followers, writers), writing(writers):
+                await wait_until(lambda: sent(writers) >= 60, seconds_max=30)
                 server.kill_worker(server.workers()[0])
-                goal = sent() + 60
-                await wait_until(lambda: sent() >= goal, seconds_max=30)
-                done.set()
-                for writer in writers:
-                    await writer.finish()
-                await wait_until(lambda: all(has_all(follower, writers) for follower in followers), seconds_max=20)
-                for task in following:
-                    task.cancel()
+                goal = sent(writers) + 60
+                await wait_until(lambda: sent(writers) >= goal, seconds_max=30)
             for follower in followers:
                 check_follower(follower, writers)
             await check_nothing_lost(writers, owner)

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
 
 from tests.real_client import Client, Follower, send_path
+from tests.waiting import wait_until
 
 
 @dataclass
@@ -33,7 +35,7 @@ class Writer:
     _count: int = 0
 
     async def run(self, *, until: asyncio.Event) -> None:
-        """Sends until the event is set; the last message may stay unacknowledged."""
+        """Sends until the event is set; the last message may stay unacknowledged, for `finish`."""
         while not until.is_set():
             if self.pending is None:
                 self._count += 1
@@ -96,6 +98,31 @@ async def check_nothing_lost(writers: Sequence[Writer], reader: Client) -> None:
         assert sorted(fresh.event_ids(room_id)) == sorted(expected.values())
         check_order(writers, fresh.bodies(room_id), room_id)
         check_order(writers, [event["content"]["body"] for event in events], room_id)
+
+
+@asynccontextmanager
+async def writing(writers: Sequence[Writer]) -> AsyncIterator[None]:
+    """All writers send while the block runs; at its end each message is acknowledged."""
+    done = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        for writer in writers:
+            tasks.create_task(writer.run(until=done))
+        yield
+        done.set()
+    async with asyncio.TaskGroup() as tasks:
+        for writer in writers:
+            tasks.create_task(writer.finish())
+
+
+@asynccontextmanager
+async def following(followers: Sequence[Follower], writers: Sequence[Writer]) -> AsyncIterator[None]:
+    """All followers sync while the block runs, and until they have what was sent in it."""
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(follower.run()) for follower in followers]
+        yield
+        await wait_until(lambda: all(has_all(follower, writers) for follower in followers), seconds_max=20)
+        for task in running:
+            task.cancel()
 
 
 def check_order(writers: Sequence[Writer], bodies: Sequence[str], room_id: str) -> None:

@@ -10,7 +10,7 @@ from homeserver.core.pdu import Pdu
 from homeserver.core.room_versions import DEFAULT_ROOM_VERSION, RoomVersion
 from homeserver.core.signing import SigningKey
 from homeserver.services.rooms.append import Appender
-from homeserver.services.rooms.drafts import AddedEvents, Draft, PushedRoom, PushOutcome
+from homeserver.services.rooms.drafts import AddedEvents, Draft, PushedRoom, PushEvaluator, PushOutcome
 from homeserver.services.rooms.heads import Heads
 from homeserver.services.rooms.lanes import Lanes
 from storage.bus.memory import MemoryBus
@@ -54,6 +54,7 @@ class Worker:
     clock: SteppingClock = field(default_factory=SteppingClock)
     bus: MemoryBus = field(default_factory=MemoryBus)
     heads: Heads = field(default_factory=Heads)
+    push: PushEvaluator = field(default_factory=NoPush)
     appender: Appender = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,7 +66,7 @@ class Worker:
             key=KEY,
             heads=self.heads,
             lanes=Lanes(),
-            push=NoPush(),
+            push=self.push,
         )
 
     async def create_room(

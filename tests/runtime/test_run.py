@@ -59,6 +59,7 @@ async def server(folder: Path, **settings: Any) -> AsyncIterator[Server]:
         group.create_task(found.collect())
         try:
             await wait_until(lambda: bool(found.events("listening")) or process.returncode is not None, seconds_max=50)
+            assert found.events("listening"), "the server ended; its standard error says why"
             await wait_until(lambda: is_healthy(found.url))
             yield found
         finally:

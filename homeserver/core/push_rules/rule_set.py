@@ -47,10 +47,12 @@ class RuleSet:
     Attributes:
         user_rules: the user's own rules by kind, the most important first.
         default_changes: the changes of default rules by `rule_id`.
+        reads_display_name: whether a rule needs the recipient's display name.
     """
 
     user_rules: Mapping[PushRuleKind, tuple[PushRule, ...]] = field(default_factory=dict)
     default_changes: Mapping[str, DefaultChange] = field(default_factory=dict)
+    reads_display_name: bool = field(init=False, repr=False, compare=False)
     # Enabled rules with their rank. Rules that can only match events with a certain room, sender or type are found by
     # that, so that the many rooms a user has muted cost nothing in the others.
     _anchored: dict[_Anchor, list[_Ranked]] = field(init=False, repr=False, compare=False)
@@ -61,10 +63,13 @@ class RuleSet:
     def __post_init__(self) -> None:
         anchored: dict[_Anchor, list[_Ranked]] = {}
         unanchored: list[_Ranked] = []
-        enabled = (rule for kind in PushRuleKind for rule in self.rules(kind) if rule.enabled)
+        enabled = [rule for kind in PushRuleKind for rule in self.rules(kind) if rule.enabled]
         for ranked in enumerate(enabled):
             anchor = _anchor(ranked[1].conditions)
             (unanchored if anchor is None else anchored.setdefault(anchor, [])).append(ranked)
+        conditions = (condition for rule in enabled for condition in rule.conditions)
+        reads_display_name = any(isinstance(condition, ContainsDisplayName) for condition in conditions)
+        object.__setattr__(self, "reads_display_name", reads_display_name)
         object.__setattr__(self, "_anchored", anchored)
         object.__setattr__(self, "_unanchored", unanchored)
         own = [rule for rules in self.user_rules.values() for rule in rules if rule.enabled]
@@ -76,16 +81,6 @@ class RuleSet:
     def is_default(self) -> bool:
         """Whether the user has changed nothing."""
         return not self.default_changes and not self.user_rules
-
-    @property
-    def reads_display_name(self) -> bool:
-        """Whether a rule needs the recipient's display name."""
-        return any(
-            isinstance(condition, ContainsDisplayName)
-            for rules in (self._unanchored, *self._anchored.values())
-            for _, rule in rules
-            for condition in rule.conditions
-        )
 
     def rules(self, kind: PushRuleKind) -> list[PushRule]:
         """All rules of a kind, enabled or not, the most important first."""

@@ -13,7 +13,18 @@ from homeserver.core.errors import NotFound
 from homeserver.core.ids import UserId
 from homeserver.services.accounts.devices import Devices
 from homeserver.services.accounts.session_lookup import SessionLookup
-from storage import account_data, devices, login_tokens, openid_tokens, profiles, sessions, uia_sessions, users
+from storage import (
+    account_data,
+    devices,
+    login_tokens,
+    openid_tokens,
+    profiles,
+    push_exceptions,
+    push_rules,
+    sessions,
+    uia_sessions,
+    users,
+)
 from storage.bus.base import Bus
 from storage.database import Connection, Database
 from storage.positions import stream_position
@@ -72,3 +83,5 @@ async def _erase(conn: Connection, user_id: UserId) -> None:
     """Removes what the server keeps for the user beside events."""
     await profiles.remove_fields(conn, user_id=user_id, name=None)
     await account_data.delete_account_data(conn, user_id)
+    await push_rules.delete_push_rules(conn, user_id)
+    await push_exceptions.delete_exceptions_of_user(conn, user_id)

@@ -132,7 +132,10 @@ class Presence:
         return [{"type": "m.presence", "sender": sender, "content": content} for sender, content in told.items()]
 
     async def in_room(self, conn: Connection, room_nid: int, *, since: int, upto: int) -> Sequence[dict[str, Any]]:
-        """The `m.presence` events of a room's members, for somebody who reads the room: those that changed."""
+        """The `m.presence` events of a room's members, for somebody who reads the room: those that changed.
+
+        With `since` 0 all of them, also of those who have never been seen.
+        """
         if not self._config.enabled:
             return ()
         rows = await presence.presence_in_room(conn, room_nid, since=since, upto=upto)

@@ -93,7 +93,10 @@ class Notifications:
     async def _visible(
         self, conn: Connection, user_id: UserId, rows: Sequence[NotificationRow]
     ) -> tuple[Sequence[StoredEvent], Mapping[EventId, str]]:
-        """The events that the user may see and that nobody sent whom the user ignores; the newest first."""
+        """The events that the user may see and that nobody sent whom the user ignores; the newest first.
+
+        Invitations are for the invited to see, whatever the room's history visibility.
+        """
         ignored = await ignored_users(conn, user_id)
         events = [
             event
@@ -101,4 +104,6 @@ class Notifications:
             if event.redacted_by is None and event.sender not in ignored
         ]
         visible = await self._access.visible(conn, user_id, events)
-        return list(reversed(visible.events)), visible.memberships
+        seen = {event.event_id for event in visible.events}
+        shown = [event for event in events if event.event_id in seen or event.state_key == user_id]
+        return list(reversed(shown)), visible.memberships

@@ -90,7 +90,11 @@ class PushEvaluation:
         named = {user_id for each in pushed for user_id in each.named} - known.audience.deviating
         came = {user_id for each in pushed for user_id in each.came}
         joined = known.audience.deviating | await self._joined_among(room, named)
-        rule_sets = await self._rule_sets.load(known.audience.deviating | named | came) if joined | named | came else {}
+        rule_sets = {
+            user_id: rule_set
+            for user_id, rule_set in (await self._rule_sets.load(known.audience.deviating | named | came)).items()
+            if any(rule_set.may_deviate(each.event) for each in pushed)
+        }
         await self._load_display_names(room, known, rule_sets)
         return [
             PushOutcome(
@@ -180,16 +184,15 @@ class PushEvaluation:
         if each.pdu.is_state and usual is not None and sender.server_name == self._server_name:
             # By messages users also show what they have read, so their own are never counted; by state they do not.
             yield PushRecipient(sender, _NOTHING, notify=False, highlight=False)
-        for user_id, rule_set in rule_sets.items():
+        for user_id in rule_sets.keys() | each.named:
             if user_id == sender or not each.concerns(user_id, joined):
                 continue
-            if rule_set.may_deviate(each.event):
-                recipient = Recipient(user_id, display_names.get(user_id))
-                actions = evaluate(rule_set, each.event, each.context, recipient)
-            elif user_id in each.named:
+            rule_set = rule_sets.get(user_id)
+            if rule_set is None:
                 actions = each.default.for_user(user_id)
             else:
-                continue
+                recipient = Recipient(user_id, display_names.get(user_id))
+                actions = evaluate(rule_set, each.event, each.context, recipient)
             stored = _stored_actions(actions)
             if stored != usual:
                 highlight = stored is not None and actions is not None and actions.highlight

@@ -1,7 +1,7 @@
 """Events in the form that one client is given.
 
-What depends on the reader or on the moment (`age`, `transaction_id`, `membership`, bundled aggregations) is spliced into
-the stored JSON text, so that an event is neither parsed nor encoded again.
+What depends on the reader or on the moment (`age`, `transaction_id`, `membership`, bundled aggregations) is spliced
+into the stored JSON text, so that an event is neither parsed nor encoded again.
 
 https://spec.matrix.org/v1.19/client-server-api/#room-event-format
 """
@@ -109,4 +109,4 @@ class EventRenderer:
 
 def _is_from(event: StoredEvent, requester: Requester) -> bool:
     """Whether the requester's own device sent the event."""
-    return event.sender == requester.user_id and event.device_id == requester.device_id
+    return event.sender == requester.user_id and event.device_id == (requester.device_id or "")

@@ -3,11 +3,11 @@
 https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidsendeventtypetxnid
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from homeserver.core.errors import DuplicateAnnotation, MatrixError, Unknown, UserSuspended
-from homeserver.core.ids import EventId, RoomId
+from homeserver.core.ids import EventId, RoomId, UserId
 from homeserver.core.relations import ANNOTATION, THREAD, may_start_thread, relation_of, thread_root_of
 from homeserver.core.requester import Requester
 from homeserver.services.rooms.append import Appender
@@ -26,10 +26,19 @@ _REDACTION = "m.room.redaction"
 class MessageEvents:
     """The events that users send which are no state. A request that is repeated gets the same answer."""
 
-    def __init__(self, *, db: Database, appender: Appender, redactions: Redactions) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        appender: Appender,
+        redactions: Redactions,
+        note_activity: Callable[[UserId], None] = lambda _: None,
+    ) -> None:
+        """Takes its means; `note_activity` is told of each user who sends something."""
         self._db = db
         self._appender = appender
         self._redactions = redactions
+        self._note_activity = note_activity
 
     async def send(
         self,
@@ -64,7 +73,7 @@ class MessageEvents:
             check_message(event_type, content, room_id=room_id)
             if event_type == _REDACTION:
                 rest = {name: value for name, value in content.items() if name != "redacts"}
-                return await self._redactions.redact(
+                event_id = await self._redactions.redact(
                     requester,
                     room_id,
                     EventId.parse(content["redacts"]),
@@ -72,14 +81,17 @@ class MessageEvents:
                     transaction_id=transaction_id,
                     origin_server_ts=origin_server_ts,
                 )
-            return await self._send(requester, room_id, event_type, content, transaction_id, origin_server_ts)
+            else:
+                event_id = await self._send(requester, room_id, event_type, content, transaction_id, origin_server_ts)
         except (MatrixError, UniqueViolation) as error:
             # Whether the request was made before is only asked when it fails; if so, its transaction id was in the way,
             # or what was allowed then is not any more.
-            event_id = await self.find_sent(requester, room_id, transaction_id, is_redaction=event_type == _REDACTION)
-            if event_id is None:
+            sent_id = await self.find_sent(requester, room_id, transaction_id, is_redaction=event_type == _REDACTION)
+            if sent_id is None:
                 raise error
-            return event_id
+            return sent_id
+        self._note_activity(requester.user_id)
+        return event_id
 
     async def redact(
         self,

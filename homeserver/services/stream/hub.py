@@ -30,6 +30,7 @@ PATIENCE_SECONDS_MAX: Final = 0.16
 BOUND_SECONDS_MAX: Final = 15.0
 KEYS_PENDING_MAX: Final = 100_000
 KEYS_PER_TICK_MAX: Final = 20_000
+POSITION_MAX: Final = 2**63 - 1
 
 WAITERS: Final = Gauge("heliograph_hub_waiters", "Tasks that wait for something new in the streams.")
 WAKE_AGE: Final = Gauge(
@@ -109,6 +110,12 @@ class Hub:
         self._last_round = 0
         self._last_answer: int | DatabaseError = -1
         self._known_bound = -1
+        self.is_stopping = False
+
+    def stop(self) -> None:
+        """Ends all waiting, for the server is about to stop; whoever waits asks `is_stopping` then."""
+        self.is_stopping = True
+        self._notify_all(POSITION_MAX)
 
     async def bound(self) -> int:
         """The bound of what may be read now; callers at the same time share one query, which begins after they asked.

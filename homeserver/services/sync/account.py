@@ -11,12 +11,11 @@ import orjson
 from homeserver.core.ids import UserId
 from homeserver.services.ephemeral.presence import Presence
 from homeserver.services.push.rules import PushRules
-from homeserver.services.sync.membership import SyncedRooms
+from homeserver.services.sync.recent import Changes
 from homeserver.services.sync.request import SyncRequest, SyncWindow
-from storage import account_data
+from storage.account_data import AccountDataRow
 from storage.database import Connection
 from storage.device_streams import list_changed_device_lists
-from storage.timelines import list_newcomers
 
 
 class AccountSections:
@@ -31,33 +30,54 @@ class AccountSections:
         conn: Connection,
         request: SyncRequest,
         window: SyncWindow,
-        rooms: SyncedRooms,
+        changes: Changes,
+        account_data: Sequence[AccountDataRow],
         *,
-        ignored_users: frozenset[UserId],
+        newcomers: Collection[UserId],
+        ignored_users: Collection[UserId],
     ) -> dict[str, Any]:
-        """The members that have something in them."""
+        """The members that have something in them.
+
+        Args:
+            account_data: what has changed, of rooms too.
+            newcomers: with whom the user has only now begun to share a room.
+        """
         body: dict[str, Any] = {}
-        data = await self._account_data(conn, request, window)
+        data = await self._account_data(conn, request, window, changes, account_data)
         if data:
             body["account_data"] = {"events": data}
-        newcomers = await _newcomers(conn, request, window, rooms)
-        presence = await self._presence_events(conn, request, window, newcomers, ignored_users)
-        if presence:
-            body["presence"] = {"events": presence}
-        changed = await self._device_lists(conn, request, window)
-        if changed:
-            body["device_lists"] = {"changed": changed, "left": []}
+        if self.tells_presence(request) and (changes.presence or newcomers):
+            presence = await self._presence_events(conn, request, window, newcomers, ignored_users)
+            if presence:
+                body["presence"] = {"events": presence}
+        if changes.device_lists and not window.is_initial:
+            changed = await list_changed_device_lists(
+                conn, request.requester.user_id, since=window.since, upto=window.upto
+            )
+            if changed:
+                body["device_lists"] = {"changed": changed, "left": []}
         return body
 
-    async def _account_data(self, conn: Connection, request: SyncRequest, window: SyncWindow) -> list[Any]:
+    def tells_presence(self, request: SyncRequest) -> bool:
+        """Whether presence is wanted at all."""
+        return request.filter.presence.matches_type("m.presence")
+
+    async def _account_data(
+        self,
+        conn: Connection,
+        request: SyncRequest,
+        window: SyncWindow,
+        changes: Changes,
+        rows: Sequence[AccountDataRow],
+    ) -> Sequence[Any]:
         user_id = request.requester.user_id
         event_filter = request.filter.account_data
         events: list[Any] = [
             {"type": row.type, "content": orjson.Fragment(row.content)}
-            for row in await account_data.list_changed(conn, user_id, since=window.since, upto=window.upto)
+            for row in rows
             if row.room_id is None and event_filter.matches(event_type=row.type, sender=user_id)
         ]
-        if event_filter.matches(event_type="m.push_rules", sender=user_id):
+        if changes.user and event_filter.matches(event_type="m.push_rules", sender=user_id):
             rules = await self._push_rules.changed(conn, user_id, since=window.since, upto=window.upto)
             if rules is not None:
                 events.append({"type": "m.push_rules", "content": rules})
@@ -69,7 +89,7 @@ class AccountSections:
         request: SyncRequest,
         window: SyncWindow,
         newcomers: Collection[UserId],
-        ignored_users: frozenset[UserId],
+        ignored_users: Collection[UserId],
     ) -> Sequence[Any]:
         """Presence that changed, and that of people whom the user has only now begun to share a room with."""
         events = await self._presence.changed(
@@ -81,21 +101,3 @@ class AccountSections:
             if event["sender"] not in ignored_users
             and request.filter.presence.matches(event_type="m.presence", sender=event["sender"])
         ]
-
-    async def _device_lists(self, conn: Connection, request: SyncRequest, window: SyncWindow) -> Sequence[UserId]:
-        if window.is_initial:
-            return ()
-        return await list_changed_device_lists(conn, request.requester.user_id, since=window.since, upto=window.upto)
-
-
-async def _newcomers(
-    conn: Connection, request: SyncRequest, window: SyncWindow, rooms: SyncedRooms
-) -> Collection[UserId]:
-    """The members of rooms that the user has just joined, and those who have just joined the user's other rooms."""
-    if window.is_initial:
-        return ()
-    entered = [room.room_nid for room in rooms.joined if room.is_new]
-    stayed = [room.room_nid for room in rooms.joined if not room.is_new]
-    return await list_newcomers(
-        conn, request.requester.user_id, entered=entered, stayed=stayed, since=window.since, upto=window.upto
-    )

@@ -4,11 +4,12 @@ https://spec.matrix.org/v1.19/client-server-api/#receipts
 https://spec.matrix.org/v1.19/client-server-api/#typing-notifications
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from homeserver.core.ids import UserId
 from homeserver.services.sync.membership import SyncedRoom
+from homeserver.services.sync.recent import Changes
 from homeserver.services.sync.request import SyncRequest, SyncWindow
 from storage.database import Connection
 from storage.receipts import ReceiptRow, list_changed_receipts
@@ -24,8 +25,9 @@ async def read_ephemeral(
     request: SyncRequest,
     rooms: Sequence[SyncedRoom],
     window: SyncWindow,
+    changes: Changes,
     *,
-    ignored_users: frozenset[UserId],
+    ignored_users: Collection[UserId],
 ) -> Mapping[int, Sequence[Any]]:
     """The ephemeral events of joined rooms by room_nid; rooms without any are absent."""
     event_filter = request.filter.room.ephemeral
@@ -33,32 +35,40 @@ async def read_ephemeral(
     new = [room.room_nid for room in wanted if room.is_new]
     known = [room.room_nid for room in wanted if not room.is_new]
     events: dict[int, list[Any]] = {}
-    if event_filter.matches_type("m.typing"):
-        typing = await typing_in(conn, known, since=window.since, upto=window.upto) if known else {}
-        typing |= await typing_in(conn, new, since=0, upto=window.upto) if new else {}
+    if event_filter.matches(event_type="m.typing", sender=None):
+        typing = await _typing(conn, [nid for nid in known if nid in changes.typing], new, window)
         for room_nid, user_ids in typing.items():
             shown = [user_id for user_id in user_ids if user_id not in ignored_users]
             events.setdefault(room_nid, []).append({"type": "m.typing", "content": {"user_ids": shown}})
-    if event_filter.matches_type("m.receipt"):
-        for room_nid, contents in (await _receipts(conn, request, known, new, window, ignored_users)).items():
-            events.setdefault(room_nid, []).extend({"type": "m.receipt", "content": each} for each in contents)
+    if event_filter.matches(event_type="m.receipt", sender=None):
+        moved = [nid for nid in known if nid in changes.receipts]
+        contents = await _receipts(conn, request.requester.user_id, moved, new, window, ignored_users)
+        for room_nid, of_room in contents.items():
+            events.setdefault(room_nid, []).extend({"type": "m.receipt", "content": each} for each in of_room)
     return events
+
+
+async def _typing(
+    conn: Connection, known: Sequence[int], new: Sequence[int], window: SyncWindow
+) -> Mapping[int, Sequence[UserId]]:
+    """Who types: where that changed, and in rooms that are new to the client."""
+    typing = await typing_in(conn, known, since=window.since, upto=window.upto) if known else {}
+    return typing | (await typing_in(conn, new, since=0, upto=window.upto) if new else {})
 
 
 async def _receipts(
     conn: Connection,
-    request: SyncRequest,
+    user_id: UserId,
     known: Sequence[int],
     new: Sequence[int],
     window: SyncWindow,
-    ignored_users: frozenset[UserId],
+    ignored_users: Collection[UserId],
 ) -> Mapping[int, Sequence[Mapping[str, Any]]]:
     """The contents of the receipt events: receipts by event, type and user.
 
     A user may have several on one event, for different threads. One content has room for one of them, so the others
     come in contents of their own.
     """
-    user_id = request.requester.user_id
     rows: list[ReceiptRow] = []
     for room_nids, since, limit in ((known, window.since, _ALL), (new, 0, RECEIPTS_PER_ROOM_MAX)):
         if room_nids:

@@ -1,7 +1,7 @@
 """What concerns a user: the rooms that it is in, and those whom it does not want to hear of.
 
-Kept in memory with the position at which it held. What happened since then is told by the log of memberships, so what is
-used always is as of the response that it is used for.
+It is kept in memory with the position at which it held. What happened since then is told by the log of memberships, so
+what is used always is as of the response that it is used for.
 """
 
 from collections.abc import Mapping

@@ -3,43 +3,125 @@
 https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 """
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from homeserver.core.ids import UserId
 from homeserver.services.sync.account import AccountSections
-from homeserver.services.sync.membership import synced_rooms
+from homeserver.services.sync.interests import Interests, InterestsOfUsers
+from homeserver.services.sync.membership import SyncedRooms, changed_rooms, initial_rooms
+from homeserver.services.sync.recent import Changes, RecentChanges
 from homeserver.services.sync.request import SyncRequest, SyncWindow
-from homeserver.services.sync.rooms import RoomSections
+from homeserver.services.sync.rooms import BuiltRooms, RoomSections
 from homeserver.services.sync.to_device import read_to_device
-from storage.account_data import ignored_users
-from storage.database import Database
+from storage import account_data, timelines
+from storage.account_data import AccountDataRow
+from storage.database import Connection, Database
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResponse:
+    """A response.
+
+    Attributes:
+        body: its members but `next_batch`; empty if there is nothing to tell.
+        upto: the position that it goes up to.
+        interests: what concerned the user there.
+    """
+
+    body: Mapping[str, Any]
+    upto: int
+    interests: Interests
 
 
 class SyncResponses:
     """Builds the response for one window."""
 
-    def __init__(self, *, db: Database, rooms: RoomSections, account: AccountSections) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        recent: RecentChanges,
+        interests: InterestsOfUsers,
+        rooms: RoomSections,
+        account: AccountSections,
+    ) -> None:
         self._db = db
+        self._recent = recent
+        self._interests = interests
         self._rooms = rooms
         self._account = account
 
-    async def build(self, request: SyncRequest, window: SyncWindow) -> tuple[dict[str, Any], int]:
-        """The response without `next_batch`, empty if there is nothing to tell; and the position that it goes up to."""
+    async def build(self, request: SyncRequest, window: SyncWindow) -> SyncResponse:
+        """The response for a window, or for the first part of it where there is very much to tell."""
         user_id = request.requester.user_id
+        to_device: Collection[Any] = ()
         async with self._db.connection() as conn:
-            to_device, window = await read_to_device(conn, request.requester, window)
-            ignored = await ignored_users(conn, user_id)
-            rooms = await synced_rooms(
-                conn,
-                user_id,
-                window,
-                request.filter.room,
-                ignored_users=ignored,
-                keep_fresh=request.full_state,
+            await self._recent.catch_up(conn, window.upto)
+            if window.is_initial or self._recent.user_changed(user_id, since=window.since):
+                to_device, window = await read_to_device(conn, request.requester, window)
+            interests = await self._interests.at(conn, user_id, window.upto)
+            changes = Changes()
+            if not window.is_initial:
+                changes = await self._recent.find(conn, user_id, interests.joined, since=window.since, upto=window.upto)
+            data = []
+            if changes.user:
+                data = await account_data.list_changed(conn, user_id, since=window.since, upto=window.upto)
+            rooms = await _rooms(conn, request, window, interests, changes, data)
+            built = await self._rooms.build(
+                conn, request, window, rooms, changes, data, ignored_users=interests.ignored
             )
-            sections = await self._rooms.build(conn, request, window, rooms, ignored_users=ignored)
-            body = await self._account.build(conn, request, window, rooms, ignored_users=ignored)
-        if sections:
-            body["rooms"] = sections
+            body = await self._account.build(
+                conn,
+                request,
+                window,
+                changes,
+                data,
+                newcomers=await self._newcomers(conn, request, window, rooms, built),
+                ignored_users=interests.ignored,
+            )
+        if built.sections:
+            body["rooms"] = built.sections
         if to_device:
             body["to_device"] = {"events": to_device}
-        return body, window.upto
+        return SyncResponse(body, window.upto, interests)
+
+    async def _newcomers(
+        self, conn: Connection, request: SyncRequest, window: SyncWindow, rooms: SyncedRooms, built: BuiltRooms
+    ) -> Collection[UserId]:
+        """Those with whom the user has begun to share a room: of a first sync nobody, for that tells of all."""
+        if window.is_initial or not self._account.tells_presence(request):
+            return ()
+        entered = [room.room_nid for room in rooms.joined if room.is_new]
+        return await timelines.list_newcomers(
+            conn, request.requester.user_id, entered=entered, changed=built.changed_members, since=window.since
+        )
+
+
+async def _rooms(
+    conn: Connection,
+    request: SyncRequest,
+    window: SyncWindow,
+    interests: Interests,
+    changes: Changes,
+    data: Collection[AccountDataRow],
+) -> SyncedRooms:
+    """The rooms of the response: all of them in a first sync, then those where something happened."""
+    user_id, room_filter = request.requester.user_id, request.filter.room
+    if window.is_initial:
+        return await initial_rooms(conn, user_id, window, room_filter, interests)
+    tagged = {row.room_id for row in data}
+    active = changes.rooms
+    if tagged:
+        active |= {room_nid for room_nid, room_id in interests.joined.items() if room_id in tagged}
+    return await changed_rooms(
+        conn,
+        user_id,
+        window,
+        room_filter,
+        interests,
+        active=active,
+        has_moved=changes.user,
+        is_full=request.full_state,
+    )

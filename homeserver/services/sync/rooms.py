@@ -5,7 +5,7 @@ Each kind of data is read for all rooms at once and then dealt out to the rooms.
 https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync_response-200_rooms
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,14 +19,27 @@ from homeserver.services.rooms.rendering import EventForm, EventRenderer
 from homeserver.services.rooms.stripped_state import StrippedState
 from homeserver.services.sync.ephemeral import read_ephemeral
 from homeserver.services.sync.membership import SyncedRoom, SyncedRooms
+from homeserver.services.sync.recent import Changes
 from homeserver.services.sync.request import SyncRequest, SyncWindow
 from homeserver.services.sync.state import StateSections
-from homeserver.services.sync.summary import read_summaries, summary_json
-from homeserver.services.sync.timeline import EMPTY_TIMELINE, Timeline, Timelines
-from storage import account_data
+from homeserver.services.sync.timeline import Timeline, Timelines
+from storage.account_data import AccountDataRow, list_of_rooms
 from storage.database import Connection
 from storage.events import StoredEvent
-from storage.timelines import RoomSummary
+from storage.timelines import RoomSummary, list_summaries
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltRooms:
+    """The rooms of a response.
+
+    Attributes:
+        sections: those that have a room in them.
+        changed_members: members that changed in rooms that the client knows, each with the room's `room_nid`.
+    """
+
+    sections: Mapping[str, Any]
+    changed_members: Sequence[tuple[int, UserId]]
 
 
 @dataclass(slots=True)
@@ -34,11 +47,12 @@ class _RoomData:
     """What was read for the rooms of one response, by room_nid."""
 
     timelines: Mapping[int, Timeline]
-    states: Mapping[int, Sequence[StoredEvent]]
+    states: Mapping[int, Sequence[StoredEvent]] = field(default_factory=dict)
     summaries: Mapping[int, RoomSummary] = field(default_factory=dict)
     ephemeral: Mapping[int, Sequence[Any]] = field(default_factory=dict)
     account_data: Mapping[int, Sequence[Any]] = field(default_factory=dict)
     rendered: Mapping[int, Any] = field(default_factory=dict)
+    changed_members: Sequence[tuple[int, UserId]] = ()
 
 
 class RoomSections:
@@ -65,18 +79,22 @@ class RoomSections:
         request: SyncRequest,
         window: SyncWindow,
         rooms: SyncedRooms,
+        changes: Changes,
+        account_data: Sequence[AccountDataRow],
         *,
-        ignored_users: frozenset[UserId],
-    ) -> dict[str, Any]:
-        """The sections that have a room in them."""
-        data = await self._read(conn, request, window, rooms, ignored_users)
+        ignored_users: Collection[UserId],
+    ) -> BuiltRooms:
+        """The rooms; `account_data` is what has changed in the window."""
+        data = await self._read(conn, request, window, rooms, changes, ignored_users)
+        data.account_data = await _room_account_data(conn, request, [*rooms.joined, *rooms.left], window, account_data)
+        data.rendered = await self._render(conn, request, data)
         sections = {
             "join": await self._joined(conn, request, rooms.joined, data, window),
             "invite": await self._offers(conn, request, rooms.invited, "invite_state"),
             "knock": await self._offers(conn, request, rooms.knocked, "knock_state"),
             "leave": {room.room_id: _room_body(request, window, room, data) for room in rooms.left},
         }
-        return {name: section for name, section in sections.items() if section}
+        return BuiltRooms({name: section for name, section in sections.items() if section}, data.changed_members)
 
     async def _read(
         self,
@@ -84,20 +102,31 @@ class RoomSections:
         request: SyncRequest,
         window: SyncWindow,
         rooms: SyncedRooms,
-        ignored_users: frozenset[UserId],
+        changes: Changes,
+        ignored_users: Collection[UserId],
     ) -> _RoomData:
+        user_id = request.requester.user_id
         shown_rooms = [*rooms.joined, *rooms.left]
+        with_events = [room for room in rooms.joined if room.is_new or room.room_nid in changes.events]
         timelines = await self._timelines.read(
-            conn, request.requester, shown_rooms, window, request.filter.room.timeline, ignored_users=ignored_users
+            conn,
+            request.requester,
+            [*with_events, *rooms.left],
+            window,
+            request.filter.room.timeline,
+            ignored_users=ignored_users,
         )
-        summaries = await read_summaries(conn, request.requester.user_id, rooms.joined, window)
+        states = await self._states.compare(conn, request, shown_rooms, window, timelines, changed=changes.state)
+        renamed = [room.room_nid for room in states.renamed(rooms.joined)]
+        summaries = await list_summaries(conn, user_id, renamed)
         heroes = {room_nid: summary.heroes or () for room_nid, summary in summaries.items()}
-        states = await self._states.read(conn, request, shown_rooms, window, timelines, heroes)
-        data = _RoomData(timelines=timelines, states=states, summaries=summaries)
-        data.ephemeral = await read_ephemeral(conn, request, rooms.joined, window, ignored_users=ignored_users)
-        data.account_data = await _read_account_data(conn, request, shown_rooms, window)
-        data.rendered = await self._render(conn, request, data)
-        return data
+        return _RoomData(
+            timelines=timelines,
+            states=await self._states.read(conn, request, shown_rooms, window, timelines, states, heroes),
+            summaries=summaries,
+            ephemeral=await read_ephemeral(conn, request, rooms.joined, window, changes, ignored_users=ignored_users),
+            changed_members=states.changed_members(rooms.joined),
+        )
 
     async def _render(self, conn: Connection, request: SyncRequest, data: _RoomData) -> Mapping[int, Any]:
         """All events of the response in the client's form, by event_nid; aggregations come with limited timelines."""
@@ -142,7 +171,7 @@ class RoomSections:
             body = _room_body(request, window, room, data)
             body["ephemeral"] = {"events": list(data.ephemeral.get(room.room_nid, ()))}
             if room.room_nid in data.summaries:
-                body["summary"] = summary_json(data.summaries[room.room_nid])
+                body["summary"] = _summary(data.summaries[room.room_nid])
             unread = counts.get(room.room_nid)
             if unread is not None:
                 by_thread = request.filter.room.timeline.unread_thread_notifications
@@ -162,19 +191,23 @@ class RoomSections:
         return {room.room_id: {member: {"events": list(events[room.room_nid])}} for room in rooms}
 
 
-async def _read_account_data(
-    conn: Connection, request: SyncRequest, rooms: Sequence[SyncedRoom], window: SyncWindow
+async def _room_account_data(
+    conn: Connection,
+    request: SyncRequest,
+    rooms: Sequence[SyncedRoom],
+    window: SyncWindow,
+    changed: Sequence[AccountDataRow],
 ) -> Mapping[int, Sequence[Any]]:
     """The account data of rooms: what changed in the window, and all of it for rooms that are new to the client."""
     event_filter = request.filter.room.account_data
     nids = {room.room_id: room.room_nid for room in rooms if event_filter.allows_room(room.room_id)}
     user_id = request.requester.user_id
-    fresh = [room.room_id for room in rooms if room.is_fresh]
-    rows = await account_data.list_of_rooms(conn, user_id, room_ids=fresh, upto=window.upto) if fresh else []
-    if not window.is_initial:
+    rows = changed
+    fresh = [room.room_id for room in rooms if room.is_fresh and room.room_id in nids]
+    if fresh and not window.is_initial:
         told = set(fresh)
-        changed = await account_data.list_changed(conn, user_id, since=window.since, upto=window.upto)
-        rows += [row for row in changed if row.room_id is not None and row.room_id not in told]
+        rows = [row for row in changed if row.room_id not in told]
+        rows += await list_of_rooms(conn, user_id, room_ids=fresh, upto=window.upto)
     sections: dict[int, list[Any]] = {}
     for row in rows:
         if row.room_id in nids and event_filter.matches(event_type=row.type, sender=user_id):
@@ -183,16 +216,27 @@ async def _read_account_data(
     return sections
 
 
+def _summary(summary: RoomSummary) -> dict[str, Any]:
+    """A summary as clients read it. It is as of now, maybe later than the rest; then the next sync tells it again."""
+    body: dict[str, Any] = {
+        "m.joined_member_count": summary.joined_members,
+        "m.invited_member_count": summary.invited_members,
+    }
+    if summary.heroes is not None:
+        body["m.heroes"] = list(summary.heroes)
+    return body
+
+
 def _room_body(request: SyncRequest, window: SyncWindow, room: SyncedRoom, data: _RoomData) -> dict[str, Any]:
     """What joined and left rooms have in common."""
-    timeline = data.timelines.get(room.room_nid, EMPTY_TIMELINE)
     # Of a room without news, all there is lies in the past.
-    prev_batch = SyncToken(window.upto) if timeline.prev_batch is None else timeline.prev_batch
+    nothing = Timeline(events=(), limited=False, prev_batch=SyncToken(window.upto))
+    timeline = data.timelines.get(room.room_nid, nothing)
     return {
         "timeline": {
             "events": [data.rendered[event.event_nid] for event in timeline.events],
             "limited": timeline.limited,
-            "prev_batch": prev_batch.format(),
+            "prev_batch": timeline.prev_batch.format(),
         },
         "state_after" if request.use_state_after else "state": {
             "events": [data.rendered[event.event_nid] for event in data.states.get(room.room_nid, ())]

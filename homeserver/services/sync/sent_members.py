@@ -1,13 +1,14 @@
 """Which member events a device was sent already, so that lazy loading need not repeat them.
 
-An entry counts only for a client that has confirmed it: it was sent in a response whose `next_batch` is not above the
-`since` that the client comes with. What is forgotten here is merely sent once more.
+What a response brought counts once the client has confirmed it, by coming back with that response's `next_batch`. A
+client that comes with another token (it begins anew, or another process has served it meanwhile) may know nothing.
 
 https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Set
+from dataclasses import dataclass, field
 from typing import Final
 
 from homeserver.core.ids import DeviceId, UserId
@@ -15,40 +16,53 @@ from homeserver.core.ids import DeviceId, UserId
 DEVICES_MAX: Final = 2000
 MEMBERS_MAX: Final = 2000
 
-_Device = tuple[UserId, DeviceId | None]
-_Member = tuple[int, int]
+Device = tuple[UserId, DeviceId | None]
+
+
+@dataclass(slots=True)
+class _Sent:
+    """What one device was sent.
+
+    Attributes:
+        since: where its last response began; None for a first sync.
+        upto: where that ended.
+        last: what it brought, as `event_nid`s.
+        confirmed: what those before it brought, the oldest first.
+    """
+
+    since: int | None
+    upto: int
+    last: Collection[int] = ()
+    confirmed: OrderedDict[int, None] = field(default_factory=OrderedDict)
 
 
 class SentMembers:
-    """A bounded memory per process; devices and members that were not met for long are forgotten first."""
+    """A bounded memory of one process; devices and members that were not met for long are forgotten first."""
 
     def __init__(self) -> None:
-        self._devices: OrderedDict[_Device, OrderedDict[_Member, tuple[int, int]]] = OrderedDict()
+        """Starts with nothing in memory."""
+        self._devices: OrderedDict[Device, _Sent] = OrderedDict()
 
-    def forget(self, device: _Device) -> None:
-        """Forgets a device that starts anew."""
-        self._devices.pop(device, None)
-
-    def known(self, device: _Device, room_nid: int, members: Iterable[tuple[int, int]], *, since: int) -> set[int]:
-        """Those of the members, pairs of slot and event, that the device has and has confirmed; as slots."""
+    def confirmed(self, device: Device, *, since: int | None) -> Set[int]:
+        """The member events that a device has which comes with this token."""
         sent = self._devices.get(device)
-        if sent is None:
-            return set()
-        known = set()
-        for slot_id, event_nid in members:
-            entry = sent.get((room_nid, slot_id))
-            if entry is not None and entry[0] == event_nid and entry[1] <= since:
-                known.add(slot_id)
-        return known
+        if sent is None or since is None:
+            return frozenset()
+        if since == sent.upto and since != sent.since:
+            for event_nid in sent.last:
+                sent.confirmed[event_nid] = None
+                sent.confirmed.move_to_end(event_nid)
+            sent.since, sent.last = since, ()
+        return sent.confirmed.keys() if since == sent.since else frozenset()
 
-    def note(self, device: _Device, room_nid: int, members: Iterable[tuple[int, int]], *, upto: int) -> None:
-        """Notes members that are sent in the response that ends at `upto`."""
-        sent = self._devices.setdefault(device, OrderedDict())
+    def note(self, device: Device, event_nids: Collection[int], *, since: int | None, upto: int) -> None:
+        """Notes the member events of a device's response; see `confirmed`, which is to be asked before."""
+        sent = self._devices.get(device)
+        if sent is None or since is None or sent.since != since:
+            sent = self._devices[device] = _Sent(since, upto)
+        sent.upto, sent.last = upto, event_nids
+        while len(sent.confirmed) > MEMBERS_MAX:
+            sent.confirmed.popitem(last=False)
         self._devices.move_to_end(device)
         while len(self._devices) > DEVICES_MAX:
             self._devices.popitem(last=False)
-        for slot_id, event_nid in members:
-            sent[(room_nid, slot_id)] = (event_nid, upto)
-            sent.move_to_end((room_nid, slot_id))
-        while len(sent) > MEMBERS_MAX:
-            sent.popitem(last=False)

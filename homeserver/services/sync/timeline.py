@@ -3,7 +3,7 @@
 https://spec.matrix.org/v1.19/client-server-api/#syncing
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -12,7 +12,7 @@ import orjson
 from homeserver.core.filters import RoomEventFilter
 from homeserver.core.ids import EventId, UserId
 from homeserver.core.requester import Requester
-from homeserver.core.tokens import HistoryToken
+from homeserver.core.tokens import HistoryToken, SyncToken
 from homeserver.services.rooms.access import RoomAccess, VisibleEvents
 from homeserver.services.sync.membership import SyncedRoom
 from homeserver.services.sync.request import SyncWindow
@@ -23,7 +23,11 @@ from storage.timelines import TimelineSpan
 
 LIMIT_DEFAULT: Final = 10
 LIMIT_MAX: Final = 1000
-_PAGES_MAX: Final = 10
+EVENTS_MAX: Final = 50_000
+"""How many events a response may have in all its rooms together, where clients ask for much."""
+# Where much is hidden from the reader: how often further events are looked for, each time twice as many.
+_PAGES_MAX: Final = 6
+_PAGE_EVENTS_MAX: Final = 1000
 _EVENT_NID_MAX: Final = 2**63 - 1
 
 
@@ -33,18 +37,15 @@ class Timeline:
 
     Attributes:
         events: oldest first.
+        limited: there may be earlier events that the reader may see and has not been told of.
+        prev_batch: where `/messages` goes on, into the past.
         memberships: the reader's at each event.
-        limited: there are earlier events in the window.
-        prev_batch: where `/messages` goes on, into the past; None if there is nothing in the window.
     """
 
     events: Sequence[StoredEvent]
     limited: bool
-    prev_batch: HistoryToken | None
+    prev_batch: HistoryToken | SyncToken
     memberships: Mapping[EventId, str] = field(default_factory=dict)
-
-
-EMPTY_TIMELINE: Final = Timeline(events=(), limited=False, prev_batch=None)
 
 
 class Timelines:
@@ -61,37 +62,46 @@ class Timelines:
         window: SyncWindow,
         event_filter: RoomEventFilter,
         *,
-        ignored_users: frozenset[UserId],
+        ignored_users: Collection[UserId],
     ) -> Mapping[int, Timeline]:
-        """The timelines by room_nid. Rooms whose timeline is empty are absent.
+        """The timelines by room_nid. Rooms that have nothing to tell in theirs are absent.
 
         A room that is new to the client starts at its first event, any other at the window's start; a room that was
-        left ends with the event of leaving.
+        left ends with the event of leaving, and is nothing but that for somebody who was never in it.
         """
-        limit = event_filter.limit_within(default=LIMIT_DEFAULT, maximum=LIMIT_MAX)
         by_nid = {room.room_nid: room for room in rooms if event_filter.allows_room(room.room_id)}
+        limit_max = min(LIMIT_MAX, max(LIMIT_DEFAULT, EVENTS_MAX // max(len(by_nid), 1)))
+        limit = event_filter.limit_within(default=LIMIT_DEFAULT, maximum=limit_max)
         spans = [_span(room, window) for room in by_nid.values()]
         found: dict[int, list[StoredEvent]] = {}
         memberships: dict[EventId, str] = {}
+        page_events = limit + 1
         for _ in range(_PAGES_MAX):
-            pages = await timelines.list_timelines(conn, spans, event_filter=event_filter, limit=limit + 1)
-            shown = await self._shown(conn, requester, by_nid, pages, event_filter, ignored_users)
+            pages = await timelines.list_timelines(
+                conn, spans, event_filter=event_filter, limit=page_events, ignored_users=ignored_users
+            )
+            shown = await self._shown(conn, requester, by_nid, pages, event_filter)
             memberships |= shown.memberships
             for event in shown.events:
                 found.setdefault(event.room_nid, []).append(event)
             spans = [
                 replace(span, before_event_nid=pages[span.room_nid][-1].event_nid)
                 for span in spans
-                if len(pages.get(span.room_nid, ())) > limit and len(found.get(span.room_nid, ())) <= limit
+                if len(pages.get(span.room_nid, ())) >= page_events and len(found.get(span.room_nid, ())) <= limit
             ]
             if not spans:
                 break
-        unfinished = {span.room_nid for span in spans}
-        entered = {room.room_nid for room in by_nid.values() if room.is_new and not window.is_initial}
-        return {
-            room_nid: _timeline(events, memberships, limit=limit, has_more=room_nid in unfinished | entered)
+            page_events = max(page_events, min(2 * page_events, _PAGE_EVENTS_MAX))
+        # Those that could not be searched to their end, and those that were entered just now: they have a past.
+        cut_off = {span.room_nid for span in spans}
+        entered = {room.room_nid for room in by_nid.values() if room.is_new and room.was_seen}
+        older = cut_off if window.is_initial else cut_off | entered
+        built = {
+            room_nid: _timeline(events, memberships, limit=limit, has_more=room_nid in older)
             for room_nid, events in found.items()
         }
+        nothing = Timeline(events=(), limited=True, prev_batch=SyncToken(window.upto))
+        return built | dict.fromkeys(cut_off - built.keys(), nothing)
 
     async def _shown(
         self,
@@ -100,19 +110,17 @@ class Timelines:
         rooms: Mapping[int, SyncedRoom],
         pages: Mapping[int, Sequence[StoredEvent]],
         event_filter: RoomEventFilter,
-        ignored_users: frozenset[UserId],
     ) -> VisibleEvents:
         """The events that the filter lets through and that the reader may see, in their order."""
         wanted = [
             event
-            for events in pages.values()
+            for room_nid, events in pages.items()
             for event in events
-            if passes(event_filter, event) and (event.state_key is not None or event.sender not in ignored_users)
+            if passes(event_filter, event)
+            and (rooms[room_nid].was_seen or event.event_nid == rooms[room_nid].event_nid)
         ]
         # Whoever was in the room throughout the window may see all of it.
-        doubtful = [
-            event for event in wanted if rooms[event.room_nid].is_new or rooms[event.room_nid].membership != "join"
-        ]
+        doubtful = [event for event in wanted if rooms[event.room_nid].is_new or not rooms[event.room_nid].is_joined]
         visible = await self._access.visible(conn, requester.user_id, doubtful)
         seen = {event.event_nid: event for event in visible.events}
         unseen = {event.event_nid for event in doubtful} - seen.keys()
@@ -124,9 +132,7 @@ class Timelines:
             [
                 event.event_nid
                 for event in wanted
-                if event.event_nid in unseen
-                and event.state_key is not None
-                and rooms[event.room_nid].membership == "join"
+                if event.event_nid in unseen and event.state_key is not None and rooms[event.room_nid].is_joined
             ],
         )
         events = [seen.get(event.event_nid, event) for event in wanted if event.event_nid not in unseen]
@@ -143,9 +149,12 @@ def passes(event_filter: RoomEventFilter, event: StoredEvent) -> bool:
 
 
 def _span(room: SyncedRoom, window: SyncWindow) -> TimelineSpan:
-    before = _EVENT_NID_MAX if room.membership == "join" else room.event_nid + 1
-    since = 0 if room.is_new and room.was_joined else window.since
-    return TimelineSpan(room_nid=room.room_nid, since=since, upto=window.upto, before_event_nid=before)
+    return TimelineSpan(
+        room_nid=room.room_nid,
+        since=0 if room.is_new and room.was_seen else window.since,
+        upto=window.upto,
+        before_event_nid=_EVENT_NID_MAX if room.is_joined or not room.event_nid else room.event_nid + 1,
+    )
 
 
 def _timeline(

@@ -1,27 +1,16 @@
-"""A whole server, composed as in production, and its users: what they are notified of as their syncs tell it."""
+"""Users of a whole server, and what they are notified of as their syncs tell it."""
 
-import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import orjson
-from quart import Quart
 
-from homeserver.config.schema import Config, DatabaseConfig, PasswordsConfig, RateLimitsConfig, RegistrationConfig
-from homeserver.config.values import Secret
-from homeserver.core.ids import ServerName
-from homeserver.runtime.clock import SystemClock
-from homeserver.runtime.compose import compose
-from homeserver.web.dispatch import prepare
-from homeserver.web.http import HttpSettings, mount
-from tests.web.harness import Reply, asgi_call
+from tests.api.server import Client, Site
+from tests.web.harness import Reply
 
-_CLIENT = "/_matrix/client/v3"
 _BY_THREAD = {"room": {"timeline": {"unread_thread_notifications": True}}}
 
 Counts = tuple[int, int]
@@ -32,14 +21,19 @@ Counts = tuple[int, int]
 class User:
     """A user of the server."""
 
-    server: "PushServer"
-    user_id: str
-    token: str
+    site: Site
+    client: Client
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
+    @property
+    def user_id(self) -> str:
+        """Its id."""
+        return self.client.user_id
+
     async def call(self, method: str, path: str, json: Any = None, **query: Any) -> Reply:
-        """Sends a request; `path` lies below `/_matrix/client/v3` and is percent-encoded where it must be."""
-        return await self.server.request(method, path, self.token, json, query)
+        """Sends a request; `path` is percent-encoded where it must be, and `json` may be bytes as they are."""
+        body = json if isinstance(json, bytes) else None if json is None else orjson.dumps(json)
+        return await self.site.request(method, path, token=self.client.token, body=body, query=query)
 
     async def ok(self, method: str, path: str, json: Any = None, **query: Any) -> Any:
         """The answer to a request that must succeed."""
@@ -109,70 +103,9 @@ class User:
         return {"main": counts(body["unread_notifications"]), **unread}
 
 
-@dataclass
-class PushServer:
-    """The server."""
-
-    app: Quart
-
-    async def request(
-        self, method: str, path: str, token: str | None, json: Any = None, query: Mapping[str, Any] | None = None
-    ) -> Reply:
-        """Sends a request."""
-        raw_path = f"{_CLIENT}{path}"
-        headers = {"host": "test", **({} if token is None else {"authorization": f"Bearer {token}"})}
-        scope = {
-            "type": "http",
-            "http_version": "1.1",
-            "method": method,
-            "path": raw_path,
-            "raw_path": raw_path.encode(),
-            "query_string": urlencode(query or {}).encode(),
-            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-            "client": ("192.0.2.1", 1234),
-            "scheme": "http",
-            "extensions": {},
-        }
-        content = json if isinstance(json, bytes) else b"" if json is None else orjson.dumps(json)
-        return await asgi_call(self.app, scope, content)
-
-    async def register(self, name: str) -> User:
-        """Makes a user."""
-        body = {"username": name, "password": "correct horse", "auth": {"type": "m.login.dummy"}}
-        reply = await self.request("POST", "/register", None, body)
-        assert reply.status == 200, reply.body
-        return User(self, reply.json["user_id"], reply.json["access_token"])
-
-
-@asynccontextmanager
-async def push_server(database_url: str, data_dir: Path) -> AsyncIterator[PushServer]:
-    """A running server on a database."""
-    config = Config(
-        server_name=ServerName("test"),
-        data_dir=data_dir,
-        database=DatabaseConfig(url=Secret(database_url), pool_size_max=5),
-        registration=RegistrationConfig(enabled=True, require_verification=False),
-        passwords=PasswordsConfig(time_cost=1, memory_cost_kib=8),
-        rate_limits=RateLimitsConfig(enabled=False),
-    )
-    clock = SystemClock()
-    async with compose(config, clock) as application, asyncio.TaskGroup() as tasks:
-        app = Quart("test", static_folder=None)
-        mount(
-            app,
-            operations=prepare(application.sections["client"]),
-            dispatcher=application.dispatcher,
-            clock=clock,
-            settings=HttpSettings(),
-        )
-        running = [tasks.create_task(_run(task.run)) for task in application.background]
-        yield PushServer(app)
-        for task in running:
-            task.cancel()
-
-
-async def _run(work: Any) -> None:
-    await work()
+async def register(site: Site, name: str) -> User:
+    """Makes a user."""
+    return User(site, await site.register(name))
 
 
 def encoded(text: str) -> str:

@@ -1,33 +1,33 @@
 """A whole server, and some of its users."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from tests.api.push.api import PushServer, User, push_server
+from tests.api.push.api import User, register
+from tests.api.server import Site, composed_server
 
 
 @pytest.fixture
-async def server(database_url: str, tmp_path: Path) -> AsyncIterator[PushServer]:
+async def site(database_url: str) -> AsyncIterator[Site]:
     """The server."""
-    async with push_server(database_url, tmp_path) as running:
+    async with composed_server(database_url) as running:
         yield running
 
 
 @pytest.fixture
-async def alice(server: PushServer) -> User:
+async def alice(site: Site) -> User:
     """A user."""
-    return await server.register("alice")
+    return await register(site, "alice")
 
 
 @pytest.fixture
-async def bob(server: PushServer) -> User:
+async def bob(site: Site) -> User:
     """Another user."""
-    return await server.register("bob")
+    return await register(site, "bob")
 
 
 @pytest.fixture
-async def carol(server: PushServer) -> User:
+async def carol(site: Site) -> User:
     """A third user."""
-    return await server.register("carol")
+    return await register(site, "carol")

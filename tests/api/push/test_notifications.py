@@ -95,35 +95,23 @@ async def test_many_events_that_do_not_notify(alice: User, bob: User) -> None:
     assert await listed(bob) == [(second, False), (first, False)]
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        {"from": ""},
-        {"from": "s1"},
-        {"from": "n"},
-        {"from": "n-1"},
-        {"from": "n9999999999999999999"},
-        {"limit": 0},
-        {"limit": -1},
-        {"limit": "x"},
-        {"limit": "1.0"},
-    ],
-    ids=str,
-)
-async def test_s38_wrong_parameters(alice: User, query: dict[str, Any]) -> None:
-    reply = await alice.call("GET", "/notifications", **query)
-    assert (reply.status, reply.json["errcode"]) == (400, "M_INVALID_PARAM")
+async def test_s38_wrong_parameters(alice: User) -> None:
+    tokens = ["", "s1", "n", "n-1", "n9999999999999999999"]
+    limits = [0, -1, "x", "1.0"]
+    for query in [*({"from": token} for token in tokens), *({"limit": limit} for limit in limits)]:
+        reply = await alice.call("GET", "/notifications", **query)
+        assert (reply.status, reply.json["errcode"]) == (400, "M_INVALID_PARAM"), query
 
 
-@pytest.mark.parametrize("token", ["n0", "n1", f"n{2**63 - 1}", "n999999"])
-async def test_tokens_that_name_no_event(alice: User, bob: User, token: str) -> None:
+async def test_tokens_that_name_no_event(alice: User, bob: User) -> None:
     room_id = await alice.create_room(bob)
     event_id = await alice.send(room_id)
-    page = await bob.ok("GET", "/notifications", **{"from": token}, limit=10_000, only="nothing")
-    found = [each["event"]["event_id"] for each in page["notifications"]]
-    assert found == ([event_id] if len(token) > 2 else [])
-    assert "next_token" not in page
+    for token in ("n0", "n1", f"n{2**63 - 1}", "n999999"):
+        page = await bob.ok("GET", "/notifications", **{"from": token}, limit=10_000, only="nothing")
+        found = [each["event"]["event_id"] for each in page["notifications"]]
+        assert found == ([event_id] if len(token) > 2 else [])
+        assert "next_token" not in page
 
 
 async def test_it_takes_a_token(alice: User) -> None:
-    assert (await alice.server.request("GET", "/notifications", None)).status == 401
+    assert (await alice.site.request("GET", "/notifications")).status == 401

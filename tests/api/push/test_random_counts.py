@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.api.push.api import Counts, PushServer, User, encoded, in_thread
+from tests.api.push.api import Counts, User, encoded, in_thread, register
+from tests.api.server import Site
 
 MAIN = "main"
 
@@ -89,9 +90,7 @@ class Room:
             await member.user.read(self.room_id, message.event_id, receipt_type=receipt_type)
             member.unthreaded = max(member.unthreaded, place + 1)
         else:
-            await member.user.read(
-                self.room_id, message.event_id, receipt_type=receipt_type, thread_id=message.thread
-            )
+            await member.user.read(self.room_id, message.event_id, receipt_type=receipt_type, thread_id=message.thread)
             member.threaded[message.thread] = max(member.threaded.get(message.thread, 0), place + 1)
 
     async def redact(self, _: Member) -> None:
@@ -149,8 +148,8 @@ class Room:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.seconds_max(120)
-async def test_counts_are_those_of_a_naive_model(server: PushServer, seed: int) -> None:
-    users = [await server.register(name) for name in ("alice", "bob", "carol")]
+async def test_counts_are_those_of_a_naive_model(site: Site, seed: int) -> None:
+    users = [await register(site, name) for name in ("alice", "bob", "carol")]
     room = Room(await users[0].create_room(*users[1:]), users, random.Random(seed))
     for number in range(90):
         await room.step()

@@ -206,5 +206,3 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return orjson.dumps(value).decode()
     return str(value)
-
-
