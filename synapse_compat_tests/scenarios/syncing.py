@@ -9,7 +9,6 @@ from typing import Any
 from synapse_compat_tests.recording import Stage
 from synapse_compat_tests.scenarios.registry import scenario
 
-
 # The name of the specification, and that of the proposal.
 STATE_AFTER = {"use_state_after": True, "org.matrix.msc4222.use_state_after": True}
 
