@@ -5,6 +5,7 @@ https://spec.matrix.org/v1.19/client-server-api/#room-previews
 
 from typing import Final
 
+from homeserver.config.schema import LimitsConfig
 from homeserver.core.ids import EventId, RoomId
 from homeserver.core.tokens import SyncToken
 from homeserver.services.ephemeral.presence import Presence
@@ -14,7 +15,6 @@ from homeserver.services.rooms.initial_sync import InitialSync
 from homeserver.web.endpoint import Access, RateLimit, Request, Response, Section
 
 TIMEOUT_MS_DEFAULT: Final = 30_000
-TIMEOUT_MS_MAX: Final = 10 * 60 * 1000
 EVENTS_DEFAULT: Final = 100
 EVENTS_MAX: Final = 1000
 MESSAGES_DEFAULT: Final = 10
@@ -23,7 +23,9 @@ _CLIENT: Final = "/_matrix/client/v3"
 _OLD_CLIENT: Final = "/_matrix/client/r0"
 
 
-def section(stream: EventStream, initial: InitialSync, contexts: EventContexts, presence: Presence) -> Section:
+def section(
+    stream: EventStream, initial: InitialSync, contexts: EventContexts, presence: Presence, limits: LimitsConfig
+) -> Section:
     """The endpoints over their use cases."""
     s = Section("Deprecated sync and room previews")
 
@@ -43,7 +45,7 @@ def section(stream: EventStream, initial: InitialSync, contexts: EventContexts, 
                 request.requester,
                 room_id=None if room_id is None else RoomId.parse(room_id),
                 since=None if not token else SyncToken.parse(token).position,
-                timeout_ms=request.query_integer("timeout", TIMEOUT_MS_DEFAULT, maximum=TIMEOUT_MS_MAX, clamp=True),
+                timeout_ms=min(request.query_integer("timeout", TIMEOUT_MS_DEFAULT), limits.sync_timeout_ms_max),
                 limit=request.query_integer("limit", EVENTS_DEFAULT, minimum=1, maximum=EVENTS_MAX, clamp=True),
             )
         start, end = SyncToken(page.start).format(), SyncToken(page.end).format()

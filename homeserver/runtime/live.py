@@ -69,7 +69,7 @@ def compose_live(
     return Live(
         sections=(
             v3.section(longpoll, accounts.filters, presence, means.config.limits),
-            old_sync.section(event_stream, initial_sync, reading.contexts, presence),
+            old_sync.section(event_stream, initial_sync, reading.contexts, presence, means.config.limits),
             typing.section(typing_service),
             receipts.section(receipts_service),
             read_markers.section(receipts_service),

@@ -180,8 +180,16 @@ BEGIN
         ORDER BY e.position DESC, e.event_nid DESC LIMIT 1
     ) newest ON true
     CROSS JOIN LATERAL (
-        SELECT coalesce(max(e.notifying_count), 0) AS notifying_count FROM events e
-        WHERE e.event_nid = room.main_read_nid
+        SELECT coalesce(
+            (SELECT e.notifying_count FROM events e WHERE e.event_nid = room.main_read_nid),
+            -- It has been purged: then what follows it tells.
+            (
+                SELECT e.notifying_count - (e.push_actions_id IS NOT NULL AND e.thread_root IS NULL)::integer
+                FROM events e
+                WHERE e.room_nid = room.room_nid AND e.position IS NOT NULL AND e.event_nid > room.main_read_nid
+                ORDER BY e.position, e.event_nid LIMIT 1
+            )
+        ) AS notifying_count
     ) at_read
     CROSS JOIN LATERAL (
         SELECT count(*) AS notify FROM events e

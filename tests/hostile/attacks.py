@@ -73,7 +73,7 @@ def attacks(endpoint: Endpoint, names: Mapping[str, str]) -> Iterator[Attack]:
     yield Attack("query", endpoint.method, f"{target}?%ff=%ff&&=&a=b=c&%00", right_body)
     for header in WRONG_AUTHORIZATIONS:
         yield Attack("token", endpoint.method, target, right_body, header)
-    yield Attack("token", endpoint.method, f"{target}?access_token=wrong%00", right_body, "")
+    yield Attack("token", endpoint.method, f"{target}?access_token=wrong", right_body, "")
 
 
 def _whole_bodies(endpoint: Endpoint, target: str) -> Iterator[Attack]:

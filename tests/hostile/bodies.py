@@ -22,11 +22,11 @@ class Example:
 
 
 def examples(endpoint: Endpoint, names: Mapping[str, str]) -> Sequence[Example]:
-    """Right bodies of an endpoint; none if it takes no JSON."""
+    """Right bodies of an endpoint, the best one first; none if it takes no JSON."""
     if endpoint.body is None:
         return ()
     made = Example(_value(endpoint.body, "", names))
-    return (made, *_by_hand(names).get(endpoint.operation, ()))
+    return (*_by_hand(names).get(endpoint.operation, ()), made)
 
 
 def _value(schema: Mapping[str, Any], name: str, names: Mapping[str, str]) -> Any:
@@ -59,9 +59,9 @@ def _by_hand(names: Mapping[str, str]) -> Mapping[str, Sequence[Example]]:
     """Examples by operation."""
     user_id, other_id, room_id, event_id = (names[name] for name in ("user_id", "other", "room_id", "event_id"))
     identifier = {"type": "m.id.user", "user": user_id}
-    auth = {"type": "m.login.password", "identifier": identifier, "password": PASSWORD, "session": "x"}
+    auth = {"type": "m.login.password", "identifier": identifier, "password": PASSWORD}
     levels = {
-        "users": {user_id: 100},
+        "users": {other_id: 40},
         "users_default": 0,
         "events": {"m.room.name": 50},
         "events_default": 0,
@@ -89,7 +89,7 @@ def _by_hand(names: Mapping[str, str]) -> Mapping[str, Sequence[Example]]:
         "m.room.encryption": {"algorithm": "m.megolm.v1.aes-sha2", "rotation_period_ms": 5},
         "m.room.name": {"name": "x"},
         "m.room.topic": {"topic": "x", "m.topic": {"m.text": [{"body": "x", "mimetype": "text/plain"}]}},
-        "m.room.tombstone": {"body": "x", "replacement_room": room_id},
+        "m.room.tombstone": {"body": "x", "replacement_room": "!other:test"},
         "m.room.third_party_invite": {"display_name": "x", "public_keys": [{"public_key": "x"}]},
         "m.space.child": {"via": ["test"], "order": "x", "suggested": True},
         "m.room.create": {"room_version": "12", "additional_creators": [other_id]},
@@ -103,7 +103,13 @@ def _by_hand(names: Mapping[str, str]) -> Mapping[str, Sequence[Example]]:
         "m.marked_unread": {"unread": True},
     }
     by_type = [Example(content, {"type": kind}) for kind, content in account_data.items()]
+    token = {"token": "x", "uses_allowed": 1, "expiry_time": 2**52}
+    master = {"rule_id": ".m.rule.master"}
+    account = {"password": PASSWORD, "displayname": "x", "avatar_url": "mxc://test/x", "admin": False, "locked": False}
+    target = [Example({"user_id": other_id, "reason": "x"})]
     return {
+        **{operation: [Example({"reason": "x"})] for operation in ("join_room", "join_room_by_id")},
+        **dict.fromkeys(("invite_user", "kick", "ban", "unban"), target),
         "create_room": [
             Example(
                 {
@@ -115,7 +121,7 @@ def _by_hand(names: Mapping[str, str]) -> Mapping[str, Sequence[Example]]:
                         for kind, content in state.items()
                         if kind in ("m.room.join_rules", "m.room.topic", "m.room.encryption")
                     ],
-                    "power_level_content_override": levels,
+                    "power_level_content_override": {**levels, "users": {user_id: 100}},
                     "invite": [other_id],
                 }
             )
@@ -163,10 +169,24 @@ def _by_hand(names: Mapping[str, str]) -> Mapping[str, Sequence[Example]]:
         ],
         "login": [Example({"type": "m.login.password", "identifier": identifier, "password": PASSWORD})],
         "register": [
-            Example({"username": "x", "password": PASSWORD, "auth": {"type": "m.login.dummy", "session": "x"}}),
+            Example({"username": "x", "password": PASSWORD, "auth": {"type": "m.login.dummy"}}),
         ],
         "change_password": [Example({"new_password": PASSWORD, "logout_devices": False, "auth": auth})],
         "deactivate_account": [Example({"auth": auth, "erase": False})],
         "delete_device": [Example({"auth": auth})],
+        "generate_login_token": [Example({"auth": auth})],
+        "set_admin_lock_user": [Example({"locked": True}, {"user_id": other_id})],
+        "set_admin_suspend_user": [Example({"suspended": True}, {"user_id": other_id})],
+        "admin_put_user": [Example(account, {"user_id": other_id})],
+        "admin_login_as_user": [Example({"valid_until_ms": 2**52}, {"user_id": other_id})],
+        "admin_create_registration_token": [Example(token)],
+        "upgrade_room": [Example({"new_version": "11"})],
+        "query_public_rooms": [Example({"limit": 1, "filter": {"generic_search_term": "x", "room_types": [None]}})],
+        "report_event": [Example({"reason": "x", "score": -50})],
+        "post_receipt": [Example({"thread_id": "main"})],
+        "set_read_marker": [Example(dict.fromkeys(("m.fully_read", "m.read", "m.read.private"), event_id))],
+        "set_push_rule_enabled": [Example({"enabled": True}, master)],
+        "set_push_rule_actions": [Example({"actions": ["notify", {"set_tweak": "sound", "value": "x"}]}, master)],
+        "set_room_alias": [Example({"room_id": room_id}, {"room_alias": names["room_alias"].replace("#", "#new")})],
         "delete_devices": [Example({"auth": auth, "devices": ["X"]})],
     }

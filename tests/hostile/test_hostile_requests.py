@@ -71,7 +71,7 @@ class Siege:
                         self.complaints.append(f"{endpoint.operation}: afterwards {refused}")
 
     async def _world(self, worlds: AsyncExitStack, endpoint: Endpoint) -> World:
-        is_admin = endpoint.access is Access.ADMIN
+        is_admin = endpoint.access is Access.ADMIN or "/admin/" in endpoint.path
         return await worlds.enter_async_context(new_world(self.server.url, is_admin=is_admin))
 
     async def _send(self, world: World, endpoint: Endpoint, attack: Attack) -> Answer | None:
@@ -110,7 +110,8 @@ def _mistake(endpoint: Endpoint, attack: Attack, answer: Answer) -> str | None:
         return "an error of the server"
     if answer.status >= 400:
         body = answer.body if isinstance(answer.body, dict) else {}
-        if answer.status == 401 and "flows" in body:
+        is_page = answer.headers.get("Content-Type", "").startswith("text/html")
+        if is_page or (answer.status == 401 and "flows" in body):
             return None
         if not (isinstance(body.get("errcode"), str) and isinstance(body.get("error"), str)):
             return "an error without errcode and error"
@@ -120,7 +121,9 @@ def _mistake(endpoint: Endpoint, attack: Attack, answer: Answer) -> str | None:
 
 
 def _has_lost_its_session(answer: Answer) -> bool:
-    return answer.status == 401 and isinstance(answer.body, dict) and answer.body.get("errcode") == "M_UNKNOWN_TOKEN"
+    """Whether an attack has ended the attacker's own session, or locked the other's account."""
+    gone = ("M_UNKNOWN_TOKEN", "M_USER_LOCKED")
+    return answer.status == 401 and isinstance(answer.body, dict) and answer.body.get("errcode") in gone
 
 
 @pytest.fixture

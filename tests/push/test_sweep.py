@@ -3,12 +3,10 @@
 from homeserver.core.push_rules.rule import PushRuleKind
 from homeserver.services.push.counts import NotificationCounts
 from homeserver.services.push.sweep import PushSweep
-from storage.database import Connection
 from storage.push_exceptions import delete_exceptions_of_user, delete_expired_exceptions
 from storage.push_rules import delete_push_rules
-from storage.rooms import get_room
 from tests.fast_clock import FastClock
-from tests.push.workers import CAROL, PushWorker, mentioning
+from tests.push.workers import CAROL, PushWorker, mentioning, read_upto
 from tests.rooms.workers import ALICE, BOB, member, message
 
 DAY_MS = 24 * 3600 * 1000
@@ -23,16 +21,6 @@ async def age(worker: PushWorker, days: int) -> None:
 async def count_rows(worker: PushWorker) -> int:
     async with worker.db.connection() as conn:
         return int(await conn.fetchval("SELECT count(*) FROM event_push_exceptions"))
-
-
-async def read_upto(conn: Connection, room_nid: int, event_nid: int) -> None:
-    await conn.execute(
-        "INSERT INTO receipts (room_nid, user_id, receipt_type, thread_id, event_id, event_nid, receipt_ts)"
-        " VALUES ($1, $2, 'm.read', '', '$x', $3, 0)",
-        room_nid,
-        BOB,
-        event_nid,
-    )
 
 
 async def test_one_row_for_each_member_and_room_remains(worker: PushWorker) -> None:
@@ -76,9 +64,7 @@ async def test_receipts_after_a_sweep(worker: PushWorker) -> None:
     await PushSweep(db=worker.db, clock=FastClock()).sweep()
     added = [await worker.add(room_id, mentioning(BOB, sender=ALICE), message("muted")) for _ in range(3)]
     assert await worker.unread(room_id, BOB) == NotificationCounts(3, 3)
-    async with worker.db.connection() as conn:
-        room = await get_room(conn, room_id)
-        await read_upto(conn, room.room_nid, added[1].event_nids[0])
+    await read_upto(worker, room_id, BOB, added[1].event_nids[0])
     assert await worker.unread(room_id, BOB) == NotificationCounts(1, 1)
 
 

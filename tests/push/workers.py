@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from homeserver.core.ids import RoomId, UserId
+from homeserver.core.ids import EventId, RoomId, UserId
 from homeserver.core.pdu import Pdu
 from homeserver.core.push_rules.rule import PushRule, PushRuleKind
 from homeserver.services.push.counts import NotificationCounts, UnreadCounts
@@ -13,6 +13,7 @@ from homeserver.services.push.rules import PushRules
 from homeserver.services.rooms.drafts import AddedEvents, Draft, PushedRoom, PushOutcome
 from homeserver.services.rooms.push_evaluation import PushEvaluation
 from storage.database import measure_database
+from storage.receipts import ReceiptRow, upsert_receipts
 from storage.rooms import get_room
 from storage.users import insert_user
 from tests.rooms.workers import SERVER, Worker
@@ -78,6 +79,22 @@ class PushWorker(Worker):
         async with self.db.connection() as conn:
             room_nid = (await get_room(conn, room_id)).room_nid
             return (await UnreadCounts().of_rooms(conn, user_id, [room_nid]))[room_nid].total
+
+
+async def read_upto(worker: PushWorker, room_id: RoomId, user_id: UserId, event_nid: int) -> None:
+    """Puts a receipt that regards no threads on an event."""
+    async with worker.db.connection() as conn:
+        receipt = ReceiptRow(
+            room_nid=(await get_room(conn, room_id)).room_nid,
+            user_id=user_id,
+            receipt_type="m.read",
+            thread_id=None,
+            event_id=EventId(f"$event{event_nid}"),
+            event_nid=event_nid,
+            topological=0,
+            receipt_ts=0,
+        )
+        await upsert_receipts(conn, [receipt])
 
 
 def mentioning(*user_ids: UserId, room: bool = False, sender: UserId) -> Draft:

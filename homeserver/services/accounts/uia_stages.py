@@ -43,6 +43,8 @@ def identified_user(auth: Mapping[str, Any]) -> str | None:
     if not isinstance(identifier, dict):
         raise BadJson("identifier must be an object")
     kind = identifier.get("type")
+    if kind is not None and not isinstance(kind, str):
+        raise BadJson("identifier.type must be a string")
     if kind in IDENTIFIERS_THIRD_PARTY or (kind is None and "medium" in identifier):
         raise Forbidden("Wrong user name or password")
     if kind != IDENTIFIER_USER:

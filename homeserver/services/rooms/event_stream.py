@@ -100,7 +100,7 @@ class EventStream:
                 upto = max(await self._hub.bound(), position)
                 async with self._db.connection() as conn:
                     chunk, position = await self._read(conn, requester, listened, position, upto, limit)
-                remaining = deadline - self._clock.monotonic()
+                remaining = 0 if self._hub.is_stopping else deadline - self._clock.monotonic()
                 if chunk or remaining <= 0:
                     return StreamPage(start, position, chunk)
                 if position == upto:

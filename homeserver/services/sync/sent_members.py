@@ -7,7 +7,7 @@ https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Set
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,14 +26,14 @@ class _Sent:
     Attributes:
         since: where its last response began; None for a first sync.
         upto: where that ended.
-        last: what it brought, as `event_nid`s.
+        last: what it brought: member events and their rooms, as `event_nid` and `room_nid`.
         confirmed: what those before it brought, the oldest first.
     """
 
     since: int | None
     upto: int
-    last: Collection[int] = ()
-    confirmed: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    last: Mapping[int, int] = field(default_factory=dict)
+    confirmed: OrderedDict[int, int] = field(default_factory=OrderedDict)
 
 
 class SentMembers:
@@ -49,18 +49,30 @@ class SentMembers:
         if sent is None or since is None:
             return frozenset()
         if since == sent.upto and since != sent.since:
-            for event_nid in sent.last:
-                sent.confirmed[event_nid] = None
+            for event_nid, room_nid in sent.last.items():
+                sent.confirmed[event_nid] = room_nid
                 sent.confirmed.move_to_end(event_nid)
-            sent.since, sent.last = since, ()
+            sent.since, sent.last = since, {}
         return sent.confirmed.keys() if since == sent.since else frozenset()
 
-    def note(self, device: Device, event_nids: Collection[int], *, since: int | None, upto: int) -> None:
-        """Notes the member events of a device's response; see `confirmed`, which is to be asked before."""
+    def forget_rooms(self, device: Device, room_nids: Collection[int]) -> None:
+        """Forgets what a device knows of rooms that are new to it: it may have left and forgotten them before."""
+        sent = self._devices.get(device)
+        if sent is not None and room_nids:
+            kept = (
+                (event_nid, room_nid) for event_nid, room_nid in sent.confirmed.items() if room_nid not in room_nids
+            )
+            sent.confirmed = OrderedDict(kept)
+
+    def note(self, device: Device, members: Mapping[int, int], *, since: int | None, upto: int) -> None:
+        """Notes the member events (`event_nid`) of a device's response, with their rooms (`room_nid`).
+
+        `confirmed` is to be asked before.
+        """
         sent = self._devices.get(device)
         if sent is None or since is None or sent.since != since:
             sent = self._devices[device] = _Sent(since, upto)
-        sent.upto, sent.last = upto, event_nids
+        sent.upto, sent.last = upto, members
         while len(sent.confirmed) > MEMBERS_MAX:
             sent.confirmed.popitem(last=False)
         self._devices.move_to_end(device)

@@ -134,8 +134,9 @@ class StateSections:
         device: Device = (request.requester.user_id, request.requester.device_id)
         since = None if window.is_initial else window.since
         confirmed = self._sent_members.confirmed(device, since=since)
+        self._sent_members.forget_rooms(device, {room.room_nid for room in rooms if room.is_new})
         told: dict[int, Mapping[int, int]] = {}
-        sent: set[int] = set()
+        sent: dict[int, int] = {}
         for room in rooms:
             if room.room_nid not in wanted:
                 continue
@@ -149,8 +150,8 @@ class StateSections:
                 in_timeline=in_timeline,
                 confirmed=confirmed,
             )
-            sent |= in_timeline
-            sent.update(nid for slot_id, nid in told[room.room_nid].items() if names[slot_id][0] == _MEMBER)
+            beside = {nid for slot_id, nid in told[room.room_nid].items() if names[slot_id][0] == _MEMBER}
+            sent |= dict.fromkeys(in_timeline | beside, room.room_nid)
         self._sent_members.note(device, sent, since=since, upto=window.upto)
         return told
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from client_api.sections import account_data, old_sync, receipts, typing
 from client_api.sections import presence as presence_section
-from homeserver.config.schema import Config, DatabaseConfig
+from homeserver.config.schema import Config, DatabaseConfig, LimitsConfig
 from homeserver.core.ids import DeviceId, RoomId, ServerName, UserId
 from homeserver.core.requester import Requester
 from homeserver.core.signing import SigningKey
@@ -212,7 +212,7 @@ async def reading_server(database_url: str, *, config: Config = CONFIG) -> Async
         sections = [
             *rooms.sections,
             *reading.sections,
-            old_sync.section(stream, initial, reading.contexts, presence),
+            old_sync.section(stream, initial, reading.contexts, presence, LimitsConfig()),
             account_data.section(AccountData(db=db, bus=bus)),
             receipts.section(Receipts(db=db, bus=bus, clock=clock, presence=presence)),
             typing.section(Typing(db=db, bus=bus, clock=clock, presence=presence)),
