@@ -80,8 +80,8 @@ class DatabaseConfig:
 
     url: Annotated[Secret, Url(("postgresql", "postgres"), words=("embedded",))] = Secret("embedded")
     """`postgresql://user:password@host:port/database`, or `embedded` for one that the server runs itself in
-    `data_dir/postgres` (as the user `postgres` or `nobody`, if the server is root). Use a PostgreSQL cluster of its
-    own: a long transaction in another database of the same cluster can delay this one's readers."""
+    `data_dir/postgres` (as the user `postgres` or `nobody`, if the server is root). Give it a database of its own: a
+    transaction that others keep open there, having written, delays what clients are told."""
     pool_size_min: Annotated[int, Range(0, 1000)] = 2
     """How many connections each worker keeps open."""
     pool_size_max: Annotated[int, Range(1, 1000)] = 10

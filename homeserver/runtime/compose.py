@@ -81,7 +81,8 @@ async def compose(config: Config, clock: Clock, *, bus: Bus | None = None) -> As
             Database(config.database.url, config.database, statement_names=statement_names())
         )
         redis = await _redis(config, stack)
-        writes = await stack.enter_async_context(WriteTasks())
+        shutdown_seconds = config.limits.shutdown_timeout_ms / 1000
+        writes = await stack.enter_async_context(WriteTasks(shutdown_seconds=shutdown_seconds))
         bus = bus or _bus(config, clock)
         hub = Hub(db=db, bus=bus, clock=clock, streams=STREAMS)
         means = Means(config=config, db=db, bus=bus, clock=clock)
