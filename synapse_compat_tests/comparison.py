@@ -87,9 +87,10 @@ def differences(synapse: Recording, ours: Recording) -> Iterator[Difference]:
 
 
 def _titled(exchange: Exchange, names: Mapping[str, str]) -> str:
-    path, _, query = exchange.request.partition("?")
-    values = [replace_ids(part, names) for part in re.split("([&=])", query)]
-    return f"{exchange.who}: {_TIME.sub('<time>', '?'.join([replace_ids(path, names), ''.join(values)]))}"
+    path, mark, query = exchange.request.partition("?")
+    # Short ids, of filters for example, may be the same as any other value.
+    values = "".join(part if len(part) < 4 else replace_ids(part, names) for part in re.split("([&=])", query))
+    return f"{exchange.who}: {_TIME.sub('<time>', replace_ids(path, names) + mark + values)}"
 
 
 def _described(exchange: Exchange) -> str:
@@ -132,9 +133,9 @@ def replace_ids(text: str, names: Mapping[str, str]) -> str:
     if text in names:
         return names[text]
     for raw, name in names.items():
-        if len(raw) >= 8 and raw in text:
+        if len(raw) >= 5 and raw in text:
             text = text.replace(raw, name)
-        elif len(raw) >= 8 and quote(raw, safe="") in text:
+        elif len(raw) >= 5 and quote(raw, safe="") in text:
             text = text.replace(quote(raw, safe=""), name)
     return _ROOM_ID.sub("<a room>", _EVENT_ID.sub("<an event>", text))
 

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, Final
 
 from homeserver.core.canonical_json import encode_canonical
-from homeserver.core.errors import Forbidden, GuestAccessForbidden
+from homeserver.core.errors import BadState, Forbidden, GuestAccessForbidden
 from homeserver.core.event_auth.auth_events import CREATE, JOIN_RULES, POWER_LEVELS, member_slot
 from homeserver.core.ids import EventId, UserId
 from homeserver.core.pdu import Pdu, StateKey
@@ -61,6 +61,7 @@ class MembershipChange:
 
         Raises:
             Forbidden: the action makes no sense for the membership that the target has.
+            BadState: the target is to be unbanned, but is not banned.
             GuestAccessForbidden: a guest wants to join a room that is closed to guests.
         """
         current = state.find(member_slot(self._target))
@@ -83,7 +84,7 @@ class MembershipChange:
             case Action.KICK if held not in ("join", "invite", "knock"):
                 raise Forbidden("The user is not in the room")
             case Action.UNBAN if held != "ban":
-                raise Forbidden("The user is not banned")
+                raise BadState("The user is not banned", status=403)
 
     def _is_done(self, current: Pdu) -> bool:
         """Whether the member event that is there says the same already."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from homeserver.core.ids import RoomId
+from homeserver.core.ids import EventId, RoomId
 from homeserver.core.requester import Requester
 from homeserver.core.tokens import HistoryToken
 from homeserver.services.rooms.access import RoomAccess
@@ -68,6 +68,7 @@ class Threads:
             ignored = await ignored_users(conn, requester.user_id)
             upto: HistoryToken | None = span.upto if from_token is None else min(span.upto, from_token)
             roots: list[StoredEvent] = []
+            memberships: dict[EventId, str] = {}
             for _ in range(_ROUNDS_MAX):
                 if upto is None or len(roots) >= limit:
                     break
@@ -84,9 +85,12 @@ class Threads:
                 )
                 upto = rows[wanted].latest if len(rows) > wanted else None
                 page = [row.root for row in rows[:wanted]]
-                roots.extend(await self._access.filter_visible(conn, requester.user_id, page))
+                visible = await self._access.visible(conn, requester.user_id, page)
+                roots.extend(visible.events)
+                memberships.update(visible.memberships)
             roots = await _without_content_of(conn, ignored, roots)
-            return ThreadsPage(await self._renderer.render(conn, roots, requester), next_batch=upto)
+            chunk = await self._renderer.render(conn, roots, requester, memberships=memberships)
+            return ThreadsPage(chunk, next_batch=upto)
 
 
 async def _without_content_of(
