@@ -26,6 +26,7 @@ from homeserver.services.sync.rooms import RoomSections
 from homeserver.services.sync.sent_members import SentMembers
 from homeserver.services.sync.state import StateSections
 from homeserver.services.sync.timeline import Timelines
+from homeserver.services.sync.to_device import ToDeviceMessages
 from homeserver.web.endpoint import Section
 
 
@@ -44,20 +45,22 @@ def compose_live(
     db, bus, clock = means.db, means.bus, means.clock
     typing_service = Typing(db=db, bus=bus, clock=clock, presence=presence)
     receipts_service = Receipts(db=db, bus=bus, clock=clock, presence=presence)
-    recent = RecentChanges()
+    recent, sent_members = RecentChanges(), SentMembers()
     interests = InterestsOfUsers(recent=recent)
     responses = SyncResponses(
         db=db,
         recent=recent,
         interests=interests,
+        to_device=ToDeviceMessages(recent=recent),
         rooms=RoomSections(
             timelines=Timelines(access=rooms.access),
-            states=StateSections(states=rooms.states, sent_members=SentMembers()),
+            states=StateSections(states=rooms.states, sent_members=sent_members),
             renderer=rooms.renderer,
             stripped_state=rooms.stripped_state,
             unread_counts=push.unread_counts,
         ),
         account=AccountSections(presence=presence, push_rules=push.rules),
+        sent_members=sent_members,
     )
     initial_sync = InitialSync(
         db=db, hub=hub, access=rooms.access, renderer=rooms.renderer, states=rooms.states, presence=presence
@@ -65,7 +68,7 @@ def compose_live(
     event_stream = EventStream(
         db=db, hub=hub, clock=clock, access=rooms.access, renderer=rooms.renderer, presence=presence
     )
-    longpoll = LongPoll(db=db, hub=hub, clock=clock, interests=interests, responses=responses)
+    longpoll = LongPoll(hub=hub, clock=clock, interests=interests, responses=responses)
     return Live(
         sections=(
             v3.section(longpoll, accounts.filters, presence, means.config.limits),

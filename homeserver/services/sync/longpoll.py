@@ -15,17 +15,12 @@ from homeserver.services.stream.hub import Hub
 from homeserver.services.sync.interests import InterestsOfUsers, keys_of
 from homeserver.services.sync.request import SyncRequest, SyncWindow
 from homeserver.services.sync.response import SyncResponses
-from homeserver.services.sync.to_device import confirm_to_device
-from storage.database import Database
 
 
 class LongPoll:
     """Answers syncs, at once or when there is something to tell."""
 
-    def __init__(
-        self, *, db: Database, hub: Hub, clock: Clock, interests: InterestsOfUsers, responses: SyncResponses
-    ) -> None:
-        self._db = db
+    def __init__(self, *, hub: Hub, clock: Clock, interests: InterestsOfUsers, responses: SyncResponses) -> None:
         self._hub = hub
         self._clock = clock
         self._interests = interests
@@ -39,9 +34,6 @@ class LongPoll:
         """
         deadline = self._clock.monotonic() + request.timeout_ms / 1000
         user_id = request.requester.user_id
-        if request.since is not None:
-            async with self._db.connection() as conn:
-                await confirm_to_device(conn, request.requester, request.since)
         remembered = self._interests.find_remembered(user_id)
         keys = keys_of(user_id, {}) if remembered is None else remembered.keys
         while True:

@@ -6,11 +6,11 @@ find it there. It may name too much (a receipt has moved on since) but leaves no
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from homeserver.core.ids import RoomId, UserId
+from homeserver.core.ids import UserId
 from storage.database import Connection
 from storage.errors import DatabaseUnavailable
 from storage.recent_changes import ChangeKind, list_changed_rooms, list_changes
@@ -50,6 +50,11 @@ class Changes:
         """All rooms in which something changed."""
         return {*self.events, *self.state, *self.receipts, *self.typing}
 
+    @property
+    def is_any(self) -> bool:
+        """Whether anything changed."""
+        return self.user or self.presence or self.device_lists or bool(self.rooms)
+
 
 class RecentChanges:
     """The memory of one process."""
@@ -64,17 +69,21 @@ class RecentChanges:
         self._upto = 0
         self._reading = asyncio.Lock()
 
+    def reaches(self, upto: int) -> bool:
+        """Whether all below a bound can be asked about already."""
+        return self._since is not None and upto <= self._upto
+
     async def catch_up(self, conn: Connection, upto: int) -> None:
         """Reads what is new, so that all below a bound can be asked about.
 
         Raises:
             DatabaseUnavailable: somebody else is reading it, for too long.
         """
-        if self._since is not None and upto <= self._upto:
+        if self.reaches(upto):
             return
         try:
             async with asyncio.timeout(CATCH_UP_SECONDS_MAX), self._reading:
-                if self._since is None or upto > self._upto:
+                if not self.reaches(upto):
                     await self._read(conn, upto)
         except TimeoutError as error:
             raise DatabaseUnavailable from error
@@ -105,16 +114,20 @@ class RecentChanges:
             return True
         return self._positions.get((ChangeKind.USER, user_id), -1) >= since
 
-    async def find(
-        self, conn: Connection, user_id: UserId, rooms: Mapping[int, RoomId], *, since: int, upto: int
+    async def read(
+        self, conn: Connection, user_id: UserId, rooms: Collection[int], *, since: int, upto: int
     ) -> Changes:
         """What may have changed for a user, who is in some rooms, from `since` on and before `upto`.
 
-        `catch_up` must have been called. What is not in memory is asked of the database.
+        All below `upto` must be known by now. What is not in memory any more is asked of the database.
         """
+        remembered = self.find_remembered(user_id, rooms, since=since)
+        return remembered or _changes(await list_changed_rooms(conn, rooms, since=since, upto=upto))
+
+    def find_remembered(self, user_id: UserId, rooms: Collection[int], *, since: int) -> Changes | None:
+        """What may have changed for a user, who is in some rooms, from `since` on; None if that is not in memory."""
         if self._since is None or since < self._since:
-            found = await list_changed_rooms(conn, rooms.keys(), since=since, upto=upto)
-            return _changes(found)
+            return None
         recent = []
         for key, position in reversed(self._positions.items()):
             if position < since:

@@ -14,7 +14,8 @@ from homeserver.services.sync.membership import SyncedRooms, changed_rooms, init
 from homeserver.services.sync.recent import Changes, RecentChanges
 from homeserver.services.sync.request import SyncRequest, SyncWindow
 from homeserver.services.sync.rooms import BuiltRooms, RoomSections
-from homeserver.services.sync.to_device import read_to_device
+from homeserver.services.sync.sent_members import SentMembers
+from homeserver.services.sync.to_device import ToDeviceMessages
 from storage import account_data, timelines
 from storage.account_data import AccountDataRow
 from storage.database import Connection, Database
@@ -44,27 +45,36 @@ class SyncResponses:
         db: Database,
         recent: RecentChanges,
         interests: InterestsOfUsers,
+        to_device: ToDeviceMessages,
         rooms: RoomSections,
         account: AccountSections,
+        sent_members: SentMembers,
     ) -> None:
         self._db = db
         self._recent = recent
         self._interests = interests
+        self._to_device = to_device
         self._rooms = rooms
         self._account = account
+        self._sent_members = sent_members
 
     async def build(self, request: SyncRequest, window: SyncWindow) -> SyncResponse:
         """The response for a window, or for the first part of it where there is very much to tell."""
+        quiet = self._find_quiet(request, window)
+        if quiet is not None:
+            return quiet
         user_id = request.requester.user_id
-        to_device: Collection[Any] = ()
         async with self._db.connection() as conn:
             await self._recent.catch_up(conn, window.upto)
-            if window.is_initial or self._recent.user_changed(user_id, since=window.since):
-                to_device, window = await read_to_device(conn, request.requester, window)
+            if not window.is_initial:
+                await self._to_device.confirm(conn, request.requester, window.since)
+            to_device, window = await self._to_device.read(conn, request.requester, window)
             interests = await self._interests.at(conn, user_id, window.upto)
             changes = Changes()
             if not window.is_initial:
-                changes = await self._recent.find(conn, user_id, interests.joined, since=window.since, upto=window.upto)
+                changes = await self._recent.read(
+                    conn, user_id, interests.joined.keys(), since=window.since, upto=window.upto
+                )
             data = []
             if changes.user:
                 data = await account_data.list_changed(conn, user_id, since=window.since, upto=window.upto)
@@ -86,6 +96,21 @@ class SyncResponses:
         if to_device:
             body["to_device"] = {"events": to_device}
         return SyncResponse(body, window.upto, interests)
+
+    def _find_quiet(self, request: SyncRequest, window: SyncWindow) -> SyncResponse | None:
+        """The empty response, where memory alone tells that there is nothing; it costs next to nothing."""
+        requester = request.requester
+        known = self._interests.find_remembered(requester.user_id)
+        if window.is_initial or request.full_state or known is None or not self._recent.reaches(window.upto):
+            return None
+        since = min(window.since, known.position)
+        changes = self._recent.find_remembered(requester.user_id, known.joined.keys(), since=since)
+        if changes is None or changes.is_any or not self._to_device.is_confirmed(requester, window.since):
+            return None
+        if request.filter.room.state.lazy_load_members:
+            device = (requester.user_id, requester.device_id)
+            self._sent_members.note(device, {}, since=window.since, upto=window.upto)
+        return SyncResponse({}, window.upto, known)
 
     async def _newcomers(
         self, conn: Connection, request: SyncRequest, window: SyncWindow, rooms: SyncedRooms, built: BuiltRooms

@@ -65,10 +65,8 @@ class SentMembers:
             sent.confirmed = OrderedDict(kept)
 
     def note(self, device: Device, members: Mapping[int, int], *, since: int | None, upto: int) -> None:
-        """Notes the member events (`event_nid`) of a device's response, with their rooms (`room_nid`).
-
-        `confirmed` is to be asked before.
-        """
+        """Notes the member events (`event_nid`) of a device's response, with their rooms (`room_nid`)."""
+        self.confirmed(device, since=since)
         sent = self._devices.get(device)
         if sent is None or since is None or sent.since != since:
             sent = self._devices[device] = _Sent(since, upto)
