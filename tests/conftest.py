@@ -11,6 +11,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +66,31 @@ def _limited(
 def postgres_url() -> Iterator[str]:
     """The URL of this test process's PostgreSQL, with the rights of a superuser."""
     _remove_abandoned_clusters()
-    folder = Path(tempfile.mkdtemp(prefix=CLUSTER_PREFIX))
-    postgres = EmbeddedPostgres(folder / "postgres", settings=FAST)
+    with _new_cluster_folder() as folder:
+        postgres = EmbeddedPostgres(folder, settings=FAST)
+        try:
+            yield postgres.start()
+        finally:
+            postgres.stop()
+
+
+@pytest.fixture
+def cluster_folder() -> Iterator[Path]:
+    """Where a test may make a PostgreSQL of its own.
+
+    The path is short, so that its socket stays in there and its URL stays the same after a restart.
+    """
+    with _new_cluster_folder() as folder:
+        yield folder
+
+
+@contextmanager
+def _new_cluster_folder() -> Iterator[Path]:
+    top = Path(tempfile.mkdtemp(prefix=CLUSTER_PREFIX))
     try:
-        yield postgres.start()
+        yield top / "postgres"
     finally:
-        postgres.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(top, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

