@@ -281,3 +281,40 @@ class UnavailableForNow(MatrixError):
     """The server cannot answer at this moment, for example because its database is away; try again later."""
 
     default_status = 503
+
+
+class UnableToAuthoriseJoin(MatrixError):
+    """The resident server cannot tell whether the user meets a condition of a restricted room."""
+
+    errcode = "M_UNABLE_TO_AUTHORISE_JOIN"
+
+
+class UnableToGrantJoin(MatrixError):
+    """The resident server has nobody in the room who could vouch for the user; another server may have."""
+
+    errcode = "M_UNABLE_TO_GRANT_JOIN"
+
+
+class RemoteUnavailable(MatrixError):
+    """Another server cannot be asked now: not found, not reachable, too slow, or talking nonsense."""
+
+    default_status = 502
+
+
+class RemoteRefused(MatrixError):
+    """Another server has answered with an error.
+
+    Attributes:
+        remote_errcode: what it said; `M_UNKNOWN` if that was nothing proper.
+        status: its HTTP status.
+    """
+
+    def __init__(
+        self, message: str, *, remote_errcode: str, status: int, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message, status=status, extra=extra)
+        self.remote_errcode = remote_errcode
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body of the error, with the other server's code."""
+        return {**super().body(), "errcode": self.remote_errcode}
