@@ -318,3 +318,19 @@ class RemoteRefused(MatrixError):
     def body(self) -> dict[str, Any]:
         """The JSON body of the error, with the other server's code."""
         return {**super().body(), "errcode": self.remote_errcode}
+
+
+class WrongRoomKeysVersion(MatrixError):
+    """Keys can only be added to the current backup, which has another version."""
+
+    errcode = "M_WRONG_ROOM_KEYS_VERSION"
+    default_status = 403
+
+    def __init__(self, message: str, *, current_version: str) -> None:
+        super().__init__(message, extra={"current_version": current_version})
+
+
+class InvalidSignature(MatrixError):
+    """A signature of a key is wrong, or lacking."""
+
+    errcode = "M_INVALID_SIGNATURE"

@@ -11,7 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from homeserver.core.errors import MatrixError
 from homeserver.core.ids import EventId, RoomAlias, RoomId, ServerName, UserId
+from homeserver.core.key_wishes import WantedDevices, WantedKeys
 from homeserver.core.pdu import Pdu
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.signing import VerifyKey
@@ -209,4 +211,61 @@ class PolicyServers(Protocol):
 
     async def sign(self, via: ServerName, pdu: Pdu) -> Mapping[str, Any]:
         """Asks a policy server for its signature (`/_matrix/policy/v1/sign`); returns `signatures` of the answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserKeys:
+    """The published keys of a user of another server, as that server has told them.
+
+    Attributes:
+        devices: the identity keys, with `unsigned`, by device id.
+    """
+
+    devices: Mapping[str, Mapping[str, Any]]
+    master_key: Mapping[str, Any] | None = None
+    self_signing_key: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueriedKeys:
+    """Keys of users, and the servers that could not be asked. Users who do not exist are absent."""
+
+    users: Mapping[UserId, UserKeys]
+    failures: Mapping[ServerName, MatrixError]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRemoteKeys:
+    """Claimed keys by user, device and name, and the servers that could not be asked."""
+
+    keys: Mapping[UserId, Mapping[str, Mapping[str, Any]]]
+    failures: Mapping[ServerName, MatrixError]
+
+
+class RemoteUserKeys(Protocol):
+    """The published keys of users, asked of the users' own servers; each answer is the JSON object that came."""
+
+    async def query(self, via: ServerName, wanted: WantedDevices) -> Mapping[str, Any]:
+        """The keys of some of its users: `device_keys`, `master_keys` and `self_signing_keys`."""
+        ...
+
+    async def claim(self, via: ServerName, wanted: WantedKeys) -> Mapping[str, Any]:
+        """One-time keys of its users' devices: `one_time_keys`."""
+        ...
+
+    async def devices(self, user_id: UserId) -> Mapping[str, Any]:
+        """All devices of a user, its cross-signing keys, and the number of the update that this agrees with."""
+        ...
+
+
+class RemoteKeys(Protocol):
+    """The keys of users of other servers, as far as they can be had now, however that is. It raises nothing."""
+
+    async def query(self, requester_id: UserId, wanted: WantedDevices, *, timeout_ms: int) -> QueriedKeys:
+        """The keys of users (of their devices that are named, or of all); servers are asked side by side."""
+        ...
+
+    async def claim(self, wanted: WantedKeys, *, timeout_ms: int) -> ClaimedRemoteKeys:
+        """One key of an algorithm for each device."""
         ...
