@@ -25,6 +25,9 @@ class NewEvent:
         client_json: the event as clients see it; its last member is `unsigned`.
         federation_json: what else other servers know of it (`federation_remainder`).
         rejected: why it failed authorization.
+        outlier: the event is stored already outside the graph, in this row, of this revision; None for one that is new.
+        redacted_by: it was redacted before it came, and the texts are what is left of it.
+        is_hidden: it holds the graph together and is shown to nobody.
     """
 
     event_id: str
@@ -43,6 +46,9 @@ class NewEvent:
     device_id: str | None = None
     transaction_id: str | None = None
     push_actions_id: int | None = None
+    outlier: tuple[int, int] | None = None
+    redacted_by: str | None = None
+    is_hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +119,10 @@ class Batch:
         is_state_forked: raises `state_version` even if the current state stays as it is.
         state_changes: how the current state changes, one entry for each slot.
         summary_changes: columns of the room's summary, with their new values.
+        missing_event_ids: previous events of the first event that are not in the graph.
+        awaited_target: what the one event redacts, if that is not stored; when it comes, it is redacted.
+        reviewed_redactions: the redactions waiting for these events that have been looked at; they wait no longer. None
+            for events made here, for which none can have waited.
     """
 
     room_nid: int
@@ -126,6 +136,9 @@ class Batch:
     relations: Sequence[NewRelation] = ()
     replaced_events: Sequence[ReplacedEvent] = ()
     push_exceptions: Sequence[PushException] = ()
+    missing_event_ids: Sequence[str] = ()
+    awaited_target: str | None = None
+    reviewed_redactions: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +166,7 @@ SELECT_APPEND_EVENTS: Final = """
         extremity_nids, extremity_ids, extremity_depths
     FROM append_events(
         $1, $2, $3, $4, $5, $6::new_event[], $7::state_change[], $8::summary_change[], $9::new_relation[],
-        $10::replaced_event[], $11::new_push_exception[]
+        $10::replaced_event[], $11::new_push_exception[], $12, $13, $14
     )
 """
 
@@ -164,7 +177,7 @@ async def append_events(conn: Connection, batch: Batch) -> Appended:
     Raises:
         RoomChanged: the room is not as the batch has it; nothing was written.
         UniqueViolation: by `events_transaction` there is an event of that transaction id already, by
-            `events_event_id_key` one with that id.
+            `events_event_id_key` one with that id; it may stand outside the graph, unless it was named as an outlier.
     """
     row = await conn.fetchrow(
         SELECT_APPEND_EVENTS,
@@ -173,12 +186,15 @@ async def append_events(conn: Connection, batch: Batch) -> Appended:
         batch.extremities,
         batch.state_before_id,
         batch.is_state_forked,
-        [_event_tuple(event) for event in batch.events],
+        [event_tuple(event) for event in batch.events],
         [(c.type, c.state_key, c.event, c.membership, c.sender, c.is_local) for c in batch.state_changes],
         batch.summary_changes,
         [(r.event, r.relates_to, r.rel_type, r.key) for r in batch.relations],
         [(r.event_nid, r.revision, r.redacted_by, r.client_json, r.federation_json) for r in batch.replaced_events],
         [(p.event, p.user_id, p.actions, p.notify, p.highlight) for p in batch.push_exceptions],
+        batch.missing_event_ids,
+        batch.awaited_target,
+        batch.reviewed_redactions,
     )
     if row is None or not row["is_appended"]:
         raise RoomChanged
@@ -196,7 +212,9 @@ async def append_events(conn: Connection, batch: Batch) -> Appended:
     )
 
 
-def _event_tuple(event: NewEvent) -> tuple[object, ...]:
+def event_tuple(event: NewEvent) -> tuple[object, ...]:
+    """An event as a value of the database's type `new_event`."""
+    outlier_nid, outlier_revision = event.outlier or (None, None)
     return (
         event.event_id,
         event.type,
@@ -214,4 +232,8 @@ def _event_tuple(event: NewEvent) -> tuple[object, ...]:
         event.device_id,
         event.transaction_id,
         event.push_actions_id,
+        outlier_nid,
+        outlier_revision,
+        event.redacted_by,
+        event.is_hidden,
     )

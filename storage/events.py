@@ -113,6 +113,15 @@ async def find_event(conn: Connection, event_id: EventId) -> StoredEvent | None:
     return None if row is None else stored_event(row)
 
 
+SELECT_EVENTS_BY_ID: Final = "SELECT * FROM stored_events WHERE event_id = ANY ($1::text[])"
+
+
+async def list_events_by_id(conn: Connection, event_ids: Collection[EventId]) -> dict[EventId, StoredEvent]:
+    """Events by their ids, also rejected ones; unknown ones are absent."""
+    events = [stored_event(row) for row in await conn.fetch(SELECT_EVENTS_BY_ID, list(event_ids))]
+    return {event.event_id: event for event in events}
+
+
 SELECT_EVENTS: Final = "SELECT * FROM stored_events WHERE event_nid = ANY ($1::bigint[]) ORDER BY event_nid"
 
 
@@ -205,26 +214,33 @@ async def find_event_of_transaction(
     return None if event_id is None else EventId(event_id)
 
 
-SELECT_SUCCESSOR_IN_SLOT: Final = """
-    SELECT * FROM stored_events
-    WHERE room_nid = $1 AND type = $2 AND state_key = $3 AND event_nid > $4
-    ORDER BY event_nid
-    LIMIT 20
+SELECT_SUCCESSORS_IN_SLOTS: Final = """
+    SELECT s.* FROM unnest($1::bigint[]) AS wanted (event_nid) JOIN events e USING (event_nid)
+    CROSS JOIN LATERAL (
+        SELECT n.event_nid FROM events n
+        WHERE n.room_nid = e.room_nid AND n.type = e.type AND n.state_key = e.state_key AND n.event_nid > e.event_nid
+        ORDER BY n.event_nid
+        LIMIT 20
+    ) AS successor
+    JOIN stored_events s ON s.event_nid = successor.event_nid
+    ORDER BY s.event_nid
 """
 
 
-async def list_successors(conn: Connection, event: StoredEvent) -> list[StoredEvent]:
-    """The next few events at the same place of the room's state, oldest first."""
-    rows = await conn.fetch(SELECT_SUCCESSOR_IN_SLOT, event.room_nid, event.type, event.state_key, event.event_nid)
+async def list_successors(conn: Connection, event_nids: Collection[int]) -> list[StoredEvent]:
+    """The next few events at the same place of the room's state as each of some events, in the order of arrival."""
+    rows = await conn.fetch(SELECT_SUCCESSORS_IN_SLOTS, list(event_nids))
     return [stored_event(row) for row in rows]
 
 
-SELECT_REDACTED_BY: Final = "SELECT * FROM stored_events WHERE redacted_by = $1 LIMIT 20"
+SELECT_REDACTED_BY: Final = """
+    SELECT * FROM stored_events WHERE redacted_by = ANY ($1::text[]) LIMIT 20 * cardinality($1)
+"""
 
 
-async def list_redacted_by(conn: Connection, event_id: EventId) -> list[StoredEvent]:
-    """The event (or few, by several servers' mistakes) that another one has redacted."""
-    return [stored_event(row) for row in await conn.fetch(SELECT_REDACTED_BY, event_id)]
+async def list_redacted_by(conn: Connection, event_ids: Collection[EventId]) -> list[StoredEvent]:
+    """The event (or few, by several servers' mistakes) that each of some others has redacted."""
+    return [stored_event(row) for row in await conn.fetch(SELECT_REDACTED_BY, list(event_ids))]
 
 
 SELECT_EVENT_IDS: Final = "SELECT event_nid, event_id FROM events WHERE event_nid = ANY ($1::bigint[])"

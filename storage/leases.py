@@ -53,3 +53,16 @@ SELECT_LEASES: Final = """
 async def list_leases(conn: Connection, names: Sequence[str]) -> dict[str, str]:
     """The holders of those leases that are held now, by name."""
     return {row["name"]: row["holder"] for row in await conn.fetch(SELECT_LEASES, list(names))}
+
+
+DELETE_EXPIRED_LEASES: Final = """
+    DELETE FROM leases WHERE name IN (
+        SELECT name FROM leases WHERE expires_at < clock_timestamp() - interval '1 hour' LIMIT $1 FOR UPDATE SKIP LOCKED
+    )
+"""
+
+
+async def delete_expired_leases(conn: Connection, *, limit: int) -> int:
+    """Removes leases that nobody has wanted since they expired an hour ago, for example of killed workers; how many."""
+    status: str = await conn.execute(DELETE_EXPIRED_LEASES, limit)
+    return int(status.rpartition(" ")[2])

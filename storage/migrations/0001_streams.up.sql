@@ -86,7 +86,7 @@ CREATE TABLE leases (
     holder text NOT NULL,
     expires_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE leases IS 'Which process does what only one may do. Bound: one row per follower or destination in work.';
+COMMENT ON TABLE leases IS 'Which process does what only one may do: followers, joins, completions, shares of work. Bound: work in progress; given back when it is done, and swept an hour after they expired.';
 
 CREATE TABLE follower_positions (
     name text PRIMARY KEY,

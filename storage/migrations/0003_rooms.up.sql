@@ -283,7 +283,14 @@ CREATE TYPE new_event AS (
     thread_root text,
     device_id text,
     transaction_id text,
-    push_actions_id smallint
+    push_actions_id smallint,
+    -- The event is stored already, outside the graph, in this row of this revision; NULL for one that is new.
+    outlier_nid bigint,
+    outlier_revision integer,
+    -- It was redacted before it came.
+    redacted_by text,
+    -- It holds the graph together and is shown to nobody.
+    is_hidden boolean
 );
 -- A change of the current state; event 0 empties the slot. `membership` is NULL but for members.
 CREATE TYPE state_change AS (
@@ -382,6 +389,10 @@ $$;
 -- expected_extremities the room's forward extremities must be among these; NULL: whatever they are
 -- state_changes        how the current state changes, one entry for each slot
 -- is_state_forked      raises state_version even if the current state stays as it is
+-- missing_event_ids    previous events of the first event that are not stored: history has a gap there
+-- awaited_target       what the one event redacts, if that is not stored; it must still not be
+-- reviewed_redactions  which of the redactions that wait for these events have been looked at; NULL for events made here,
+--                      which nothing can have waited for
 CREATE FUNCTION append_events(
     of_room_nid integer,
     expected_state_version bigint,
@@ -394,6 +405,9 @@ CREATE FUNCTION append_events(
     new_relations new_relation[],
     replaced_events replaced_event[],
     push_exceptions new_push_exception[],
+    missing_event_ids text[],
+    awaited_target text,
+    reviewed_redactions bigint[],
     OUT is_appended boolean,
     OUT position_written bigint,
     OUT state_version bigint,
@@ -417,6 +431,8 @@ DECLARE
     nids bigint[] := '{}';
     last_accepted bigint;
     is_accepted boolean;
+    is_shown boolean;
+    covered bigint[];
     slots integer[];
     new_nids bigint[];
     old_nids bigint[];
@@ -432,9 +448,13 @@ BEGIN
     END IF;
     -- Who has missed so much would write into the past: on ends of the graph that many events have followed since.
     IF is_appended AND state_before_id IS NULL THEN
-        is_appended := (SELECT max(e.topological) FROM events e WHERE e.event_nid = ANY (new_events[1].prev_events)) + 20
-            >= (SELECT max(e.topological) FROM events e WHERE e.event_nid = ANY (room.forward_extremities))
-            OR cardinality(room.forward_extremities) = 0;
+        is_appended := new_events[1].prev_events && room.forward_extremities
+            OR cardinality(room.forward_extremities) = 0
+            OR (SELECT max(e.topological) FROM events e WHERE e.event_nid = ANY (new_events[1].prev_events)) + 20
+                >= (SELECT max(e.topological) FROM events e WHERE e.event_nid = ANY (room.forward_extremities));
+    END IF;
+    IF is_appended AND reviewed_redactions IS NOT NULL THEN
+        is_appended := is_arrival_as_seen(of_room_nid, new_events, awaited_target, reviewed_redactions);
     END IF;
     IF is_appended IS NOT TRUE THEN
         is_appended := false;
@@ -451,9 +471,19 @@ BEGIN
         ON CONFLICT DO NOTHING;
     END IF;
 
-    -- The last streamed event is always among the extremities.
-    SELECT coalesce(max(e.topological), 0), coalesce(max(e.notifying_count), 0) INTO last_topological, notifying
-    FROM events e WHERE e.event_nid = ANY (room.forward_extremities || new_events[1].prev_events);
+    -- What comes now stands at the end of history, wherever in the graph it belongs.
+    last_topological := coalesce((
+        SELECT e.topological FROM events e WHERE e.room_nid = of_room_nid AND e.topological IS NOT NULL
+        ORDER BY e.topological DESC LIMIT 1
+    ), 0);
+    notifying := coalesce((
+        SELECT e.notifying_count FROM events e WHERE e.room_nid = of_room_nid AND e.position IS NOT NULL
+        ORDER BY e.position DESC, e.event_nid DESC LIMIT 1
+    ), 0);
+    IF cardinality(missing_event_ids) > 0 THEN
+        -- Room for what lies in the gap.
+        last_topological := last_topological + 1048576;
+    END IF;
     line_id := coalesce(state_before_id, room.state_id);
     IF line_id IS NULL THEN
         line_id := derive_state(of_room_nid, NULL, '{}', '{}', '{}');
@@ -461,28 +491,41 @@ BEGIN
 
     FOREACH one IN ARRAY new_events LOOP
         is_accepted := one.rejected IS NULL AND NOT one.soft_failed;
-        IF is_accepted THEN
+        is_shown := is_accepted AND NOT one.is_hidden;
+        IF is_shown THEN
             last_topological := last_topological + 1;
             IF one.push_actions_id IS NOT NULL THEN
                 notifying := notifying + (one.thread_root IS NULL)::integer;
                 is_ignored := is_ignored OR EXISTS (SELECT FROM ignored_users i WHERE i.ignored_user_id = one.sender);
             END IF;
         END IF;
-        INSERT INTO events (
-            event_id, room_nid, position, topological, depth, origin_server_ts, type, state_key, sender, state_id,
-            prev_event_nids, auth_event_nids, rejected, soft_failed, thread_root, device_id, transaction_id,
-            push_actions_id, notifying_count, client_json, federation_json
-        ) VALUES (
-            one.event_id, of_room_nid,
-            CASE WHEN is_accepted THEN position_written END,
-            CASE WHEN is_accepted THEN last_topological END,
-            one.depth, one.origin_server_ts, one.type, one.state_key, one.sender, line_id,
-            ARRAY (SELECT CASE WHEN n < 0 THEN nids[-n] ELSE n END FROM unnest(one.prev_events) AS n),
-            ARRAY (SELECT CASE WHEN n < 0 THEN nids[-n] ELSE n END FROM unnest(one.auth_events) AS n),
-            one.rejected, one.soft_failed, one.thread_root, one.device_id, one.transaction_id,
-            CASE WHEN is_accepted THEN one.push_actions_id END, CASE WHEN is_accepted THEN notifying END,
-            one.client_json, one.federation_json
-        ) RETURNING event_nid INTO nid;
+        IF one.outlier_nid IS NULL THEN
+            INSERT INTO events (
+                event_id, room_nid, position, topological, depth, origin_server_ts, type, state_key, sender, state_id,
+                prev_event_nids, auth_event_nids, rejected, soft_failed, redacted_by, thread_root, device_id,
+                transaction_id, push_actions_id, notifying_count, client_json, federation_json
+            ) VALUES (
+                one.event_id, of_room_nid,
+                CASE WHEN is_shown THEN position_written END,
+                CASE WHEN is_shown THEN last_topological END,
+                one.depth, one.origin_server_ts, one.type, one.state_key, one.sender, line_id,
+                ARRAY (SELECT CASE WHEN n < 0 THEN nids[-n] ELSE n END FROM unnest(one.prev_events) AS n),
+                ARRAY (SELECT CASE WHEN n < 0 THEN nids[-n] ELSE n END FROM unnest(one.auth_events) AS n),
+                one.rejected, one.soft_failed, one.redacted_by, one.thread_root, one.device_id, one.transaction_id,
+                CASE WHEN is_shown THEN one.push_actions_id END, CASE WHEN is_shown THEN notifying END,
+                one.client_json, one.federation_json
+            ) RETURNING event_nid INTO nid;
+        ELSE
+            -- It keeps its number, which states refer to, and so has no place in the stream: that would be out of order.
+            -- Clients are told of it by the state that it changes, and by history.
+            nid := one.outlier_nid;
+            UPDATE events e SET topological = CASE WHEN is_shown THEN last_topological END, state_id = line_id,
+                prev_event_nids = one.prev_events, rejected = coalesce(e.rejected, one.rejected),
+                soft_failed = one.soft_failed, redacted_by = coalesce(e.redacted_by, one.redacted_by),
+                thread_root = one.thread_root, client_json = one.client_json, federation_json = one.federation_json,
+                revision = e.revision + 1
+            WHERE e.event_nid = nid;
+        END IF;
         nids := nids || nid;
         IF is_accepted THEN
             last_accepted := nid;
@@ -532,9 +575,23 @@ BEGIN
     IF last_accepted IS NULL THEN
         extremity_nids := room.forward_extremities;
     ELSE
-        extremity_nids := ARRAY (
-            SELECT n FROM unnest(room.forward_extremities) AS n WHERE n <> ALL (new_events[1].prev_events)
-        ) || last_accepted;
+        covered := new_events[1].prev_events;
+        IF reviewed_redactions IS NOT NULL THEN
+            covered := covered_events(covered);
+        END IF;
+        extremity_nids := ARRAY (SELECT n FROM unnest(room.forward_extremities) AS n WHERE n <> ALL (covered));
+        -- What was missing is followed by what it was missed for.
+        IF reviewed_redactions IS NULL OR cardinality(extremity_nids) = 0 OR NOT EXISTS (
+            SELECT FROM missing_events m
+            WHERE m.room_nid = of_room_nid AND m.event_id = new_events[cardinality(new_events)].event_id
+        ) THEN
+            extremity_nids := extremity_nids || last_accepted;
+        END IF;
+    END IF;
+    IF reviewed_redactions IS NOT NULL THEN
+        PERFORM note_arrival(
+            of_room_nid, nids, new_events, missing_event_ids, awaited_target, reviewed_redactions
+        );
     END IF;
     UPDATE rooms r SET forward_extremities = extremity_nids, state_version = append_events.state_version,
         state_id = append_events.state_id

@@ -18,11 +18,13 @@ async def all_events(db: Database, room_id: RoomId) -> list[StoredEvent]:
 async def check_consistent(db: Database, room_id: RoomId) -> None:
     """What must hold of every room at rest: order, graph, and the state in all the places where it is kept."""
     events = await all_events(db, room_id)
-    accepted = [event for event in events if event.is_accepted]
-    positions = [event.position or 0 for event in accepted]
+    accepted = [event for event in events if event.is_accepted and event.state_id is not None]
+    streamed = [event for event in accepted if event.position is not None]
+    positions = [event.position for event in streamed if event.position is not None]
     assert positions == sorted(positions)
-    topological = [event.topological or 0 for event in accepted]
+    topological = [event.topological for event in streamed if event.topological is not None]
     assert topological == sorted(set(topological))
+    assert len(topological) == len(streamed)
     states = StateStore()
     async with db.connection() as conn:
         room = await get_room(conn, room_id)

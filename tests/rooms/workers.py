@@ -38,6 +38,10 @@ class SteppingClock:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(0)
 
+    def advance(self, seconds: float) -> None:
+        """Lets time pass."""
+        self._now_ms += int(seconds * 1000)
+
 
 class NoPush:
     """Push rules that do nothing to anybody."""

@@ -10,7 +10,7 @@ https://spec.matrix.org/v1.19/server-server-api/#pdus
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_letters
 from typing import Final, Protocol
 
@@ -35,9 +35,11 @@ from homeserver.services.rooms.drafts import (
     PushOutcome,
     StateEntry,
 )
-from homeserver.services.rooms.event_chain import ChainedEvent, EventChain, Place, draft_slots
+from homeserver.services.rooms.event_chain import ChainedEvent, EventChain, Place, draft_slots, federation_json
 from homeserver.services.rooms.heads import Head, Heads
+from homeserver.services.rooms.hidden_events import is_hidden
 from homeserver.services.rooms.lanes import Lanes
+from homeserver.services.rooms.policy_servers import POLICY, EventPolicy, NoEventPolicy
 from storage.append import Appended, Batch, RoomChanged, append_events
 from storage.bus.base import Bus
 from storage.database import Connection, Database
@@ -90,7 +92,9 @@ class Appender:
         heads: Heads,
         lanes: Lanes,
         push: PushEvaluator,
+        policy: EventPolicy | None = None,
     ) -> None:
+        """Takes its means; `policy` asks the policy servers of rooms, where there are other servers at all."""
         self._db = db
         self._bus = bus
         self._clock = clock
@@ -99,6 +103,7 @@ class Appender:
         self._heads = heads
         self._lanes = lanes
         self._push = push
+        self._policy = policy or NoEventPolicy()
         self._messages: dict[RoomId, list[_WaitingMessage]] = {}
 
     async def append(self, room_id: RoomId, compose: Compose, *, slots: Collection[StateKey] = ()) -> AddedEvents:
@@ -121,6 +126,22 @@ class Appender:
         if added.position is not None:
             await self._bus.wake(wake_keys(room_id, added.events, self._server_name), added.position)
         return added
+
+    async def prepare(self, room_id: RoomId, compose: Compose, *, slots: Collection[StateKey] = ()) -> Pdu | None:
+        """Makes the one event that `compose` decides on, but does not add it, for somebody else has to sign it first.
+
+        Takes and raises what `append` does; None if there is nothing to do.
+        """
+        async with self._db.connection() as conn:
+            head = await self._heads.read(conn, room_id, slots)
+        drafts = compose(head)
+        if not drafts:
+            return None
+        wanted = _slots_of(drafts, head.room_version)
+        async with self._db.connection() as conn:
+            head = await self._heads.read(conn, room_id, wanted)
+            hashes = await _extremity_hashes(conn, head)
+        return self._make(_place(head, wanted, hashes), drafts)[-1].pdu
 
     async def append_message(self, room_id: RoomId, draft: Draft) -> AddedEvents:
         """Adds a message. Those that wait for the room at the same time are added together.
@@ -219,6 +240,7 @@ class Appender:
         return RoomId.parse(f"!{''.join(secrets.choice(ascii_letters) for _ in range(18))}:{self._server_name}")
 
     async def _append_in_lane(self, room_id: RoomId, compose: Compose, slots: Collection[StateKey]) -> AddedEvents:
+        slots = {*slots, POLICY}
         head = self._heads.find_cached(room_id, slots)
         is_fresh = head is None
         for attempt in range(_ATTEMPTS_MAX):
@@ -228,7 +250,8 @@ class Appender:
             drafts: Sequence[Draft] = ()
             try:
                 drafts = compose(head)
-                if drafts and attempt < _ATTEMPTS_UNLOCKED:
+                # No policy server is asked under a lock.
+                if drafts and (attempt < _ATTEMPTS_UNLOCKED or head.find(POLICY) is not None):
                     return await self._append_drafts(head, drafts)
                 if drafts:
                     return await self._append_locked(head, drafts, compose, slots)
@@ -261,7 +284,7 @@ class Appender:
                 if now.state_version != head.state_version:
                     raise RoomChanged
                 head, hashes = now, await _extremity_hashes(conn, now)
-        chain = self._make(_place(head, wanted, hashes), drafts)
+        chain = await self._signed(head, self._make(_place(head, wanted, hashes), drafts))
         outcomes = await self._evaluate_push(head, wanted, chain)
         batch = make_batch(head, chain, outcomes, drafts, server_name=self._server_name)
         try:
@@ -270,6 +293,21 @@ class Appender:
         except UniqueViolation as error:
             raise _translated(error) from error
         return self._added(head, batch, chain, appended)
+
+    async def _signed(self, head: Head, chain: Sequence[ChainedEvent]) -> Sequence[ChainedEvent]:
+        """Events with the signature of the room's policy server, if it has one.
+
+        Raises:
+            MatrixError: it does not want one of them, or cannot be asked.
+        """
+        policy = head.find(POLICY)
+        if policy is None:
+            return chain
+        signed = await self._policy.sign_own(head.room_nid, head.room_id, policy, [link.pdu for link in chain])
+        return [
+            replace(link, pdu=pdu, new_event=replace(link.new_event, federation_json=federation_json(pdu)))
+            for link, pdu in zip(chain, signed, strict=True)
+        ]
 
     async def _append_locked(
         self, head: Head, drafts: Sequence[Draft], compose: Compose, slots: Collection[StateKey]
@@ -310,6 +348,8 @@ class Appender:
     async def _evaluate_push(
         self, head: Head, slots: Collection[StateKey], chain: Sequence[ChainedEvent]
     ) -> Sequence[PushOutcome]:
+        if all(is_hidden(link.pdu) for link in chain):
+            return [PushOutcome() for _ in chain]
         state = {slot: entry.pdu for slot in slots if (entry := head.entries[slot]) is not None}
         room = PushedRoom(head.room_nid, head.room_id, head.room_version, head.state_version, state)
         return await self._push.evaluate(room, [link.pdu for link in chain])
@@ -321,7 +361,7 @@ class Appender:
 
 def _slots_of(drafts: Sequence[Draft], room_version: RoomVersion) -> set[StateKey]:
     """The entries of the state that making the events looks at."""
-    return {slot for draft in drafts for slot in draft_slots(draft, room_version)}
+    return {POLICY} | {slot for draft in drafts for slot in draft_slots(draft, room_version)}
 
 
 def _place(head: Head, slots: Collection[StateKey], hashes: Mapping[EventId, str]) -> Place:

@@ -9,7 +9,9 @@ https://spec.matrix.org/v1.19/server-server-api/#pdus
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
+
+import orjson
 
 from homeserver.core.clock import Clock
 from homeserver.core.errors import UnavailableForNow
@@ -25,14 +27,20 @@ from homeserver.services.rooms.batches import (
     summary_changes,
 )
 from homeserver.services.rooms.drafts import AddedEvents, PushedRoom, PushEvaluator, PushOutcome, Rewrite
-from homeserver.services.rooms.event_chain import stored_form
+from homeserver.services.rooms.event_chain import client_json, stored_form, unsigned_of_state
 from homeserver.services.rooms.heads import Heads
+from homeserver.services.rooms.hidden_events import is_hidden
 from homeserver.services.rooms.lanes import Lanes
+from homeserver.services.rooms.remote_redactions import WaitingRedactions, find_waiting
 from homeserver.services.rooms.resolution import UNSAVED, ResolvedState, StateResolver, difference
-from storage.append import Appended, Batch, RoomChanged, StateChange, append_events
+from storage.append import Appended, Batch, NewEvent, RoomChanged, StateChange, append_events
 from storage.bus.base import Bus
 from storage.database import Connection, Database
+from storage.errors import UniqueViolation
 from storage.events import find_event_nids, list_events, list_pdus
+from storage.missing_events import find_arrival
+from storage.outliers import OutlierRow, find_outlier
+from storage.relayed_events import insert_relayed_event
 from storage.rooms import RoomRow, get_room
 from storage.state import StateStore, derive_state, insert_slots
 
@@ -47,9 +55,12 @@ class RemoteEvent:
     Attributes:
         state_before: the state before it, from its previous events.
         rejected: why the authorization rules do not allow it there; None if they do.
-        soft_failed: they do not allow it in the room as it is now.
+        soft_failed: they do not allow it in the room as it is now, or it is a redaction that has no effect (yet).
         thread_root: the root of the thread that it belongs to.
         rewrites: the stored events that get another text by it.
+        missing_event_ids: those of its previous events that are not in the graph.
+        awaited_target: what it redacts when that comes; only for a redaction whose target is not stored.
+        relayed: this server passes it on to the servers in the room.
     """
 
     pdu: Pdu
@@ -58,6 +69,9 @@ class RemoteEvent:
     soft_failed: bool = False
     thread_root: EventId | None = None
     rewrites: Sequence[Rewrite] = ()
+    missing_event_ids: Sequence[EventId] = ()
+    awaited_target: EventId | None = None
+    relayed: bool = False
 
     @property
     def is_accepted(self) -> bool:
@@ -71,6 +85,27 @@ class _After:
 
     changes: Mapping[int, int | None]
     is_forked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Arriving:
+    """An event with what is stored of it or waits for it.
+
+    Attributes:
+        pdu: as it is to be stored.
+        outlier: the row in which it is stored outside the graph.
+    """
+
+    event: RemoteEvent
+    pdu: Pdu
+    outlier: OutlierRow | None
+    waiting: WaitingRedactions
+    redaction: Pdu | None
+
+    @property
+    def event_nid(self) -> int:
+        """Its number, or what stands for it in states."""
+        return UNSAVED if self.outlier is None else self.outlier.event_nid
 
 
 class RemoteAppender:
@@ -101,13 +136,15 @@ class RemoteAppender:
         self._push = push
 
     async def append(self, event: RemoteEvent) -> AddedEvents:
-        """Adds an event whose previous events are stored.
+        """Adds an event. Its previous events are in the graph, or named as missing.
+
+        If it is stored outside the graph, it keeps its number, and is told to clients as history and by its effects.
 
         Raises:
             NotFound: this server does not know the room.
-            UniqueViolation: by `events_event_id_key`, the event is stored already.
+            UniqueViolation: by `events_event_id_key`, the event is in the graph already.
             StateUnknown: the states of the room's ends cannot be resolved.
-            RoomChanged: an event that is to be rewritten has changed since it was read.
+            RoomChanged: an event that is to be rewritten has changed since it was read, or the awaited target has come.
             UnavailableForNow: the room is too busy.
         """
         room_id = event.pdu.room_id
@@ -125,36 +162,86 @@ class RemoteAppender:
         for attempt in range(_ATTEMPTS_MAX):
             async with self._db.connection() as conn:
                 room = await get_room(conn, room_id)
-                batch = await self._batch(conn, room, event)
+                arriving = await self._arriving(conn, room, event)
+                batch = await self._batch(conn, room, arriving)
                 pushed = await self._pushed_room(conn, room, event)
-            outcomes = await self._push.evaluate(pushed, [event.pdu]) if event.is_accepted else [PushOutcome()]
+            is_streamed = event.is_accepted and arriving.outlier is None and not is_hidden(event.pdu)
+            outcomes = await self._push.evaluate(pushed, [arriving.pdu]) if is_streamed else [PushOutcome()]
             batch = replace(
                 batch,
                 events=[replace(batch.events[0], push_actions_id=outcomes[0].actions_id)],
                 push_exceptions=push_exceptions(outcomes),
             )
             try:
-                async with self._db.transaction() as conn:
-                    state_before_id = await derive_state(
-                        conn,
-                        room_nid=room.room_nid,
-                        base_state_id=event.state_before.base_state_id,
-                        changes=event.state_before.changes,
-                    )
-                    return await append_events(conn, replace(batch, state_before_id=state_before_id))
+                return await self._write(room, event, batch)
             except RoomChanged:
-                if event.rewrites:
+                if event.rewrites or event.awaited_target is not None:
                     raise
-                await self._clock.sleep(secrets.randbelow(1 + _JITTER_MS_MAX * attempt) / 1000)
+            except UniqueViolation:
+                async with self._db.connection() as conn:
+                    if arriving.outlier is not None or await find_outlier(conn, event.pdu.event_id) is None:
+                        raise
+            await self._clock.sleep(secrets.randbelow(1 + _JITTER_MS_MAX * attempt) / 1000)
         raise UnavailableForNow("The room is too busy")
 
-    async def _batch(self, conn: Connection, room: RoomRow, event: RemoteEvent) -> Batch:
+    async def _write(self, room: RoomRow, event: RemoteEvent, batch: Batch) -> Appended:
+        async with self._db.transaction() as conn:
+            state_before_id = await derive_state(
+                conn,
+                room_nid=room.room_nid,
+                base_state_id=event.state_before.base_state_id,
+                changes=event.state_before.changes,
+            )
+            appended = await append_events(conn, replace(batch, state_before_id=state_before_id))
+            if event.relayed:
+                await insert_relayed_event(conn, appended.event_nids[0])
+            return appended
+
+    async def _arriving(self, conn: Connection, room: RoomRow, event: RemoteEvent) -> _Arriving:
+        outlier = await find_outlier(conn, event.pdu.event_id)
+        if outlier is not None:
+            return _Arriving(event, outlier.pdu, outlier, WaitingRedactions(), None)
+        waiting = await find_waiting(conn, self._states, room, [event.pdu])
+        pdu, redaction = waiting.applied_to(event.pdu)
+        return _Arriving(event, pdu, None, waiting, redaction)
+
+    async def _batch(self, conn: Connection, room: RoomRow, arriving: _Arriving) -> Batch:
         """What is written, but for the state before the event and for push rules."""
-        pdu = event.pdu
+        event, pdu = arriving.event, arriving.pdu
         nids = await find_event_nids(conn, {*pdu.prev_events, *pdu.auth_events})
+        # Those that are missing too, if they are stored outside the graph: they will come into it.
         prev_nids = [nids[event_id] for event_id in pdu.prev_events if event_id in nids]
+        new_event = await self._new_event(conn, arriving, prev_nids, nids)
+        batch = Batch(
+            room_nid=room.room_nid,
+            state_version=room.state_version,
+            events=[new_event],
+            missing_event_ids=event.missing_event_ids,
+            awaited_target=event.awaited_target,
+            reviewed_redactions=arriving.waiting.reviewed,
+        )
+        if not event.is_accepted:
+            return batch
+        after = await self._current_after(conn, room, arriving, prev_nids)
+        changed, pdus = await self._state_changes(conn, after.changes, pdu)
+        emptied = [(change.type, change.state_key) for change in changed if change.event == 0]
+        rewritten = [rewrite.pdu for rewrite in event.rewrites if rewrite.is_current]
+        return replace(
+            batch,
+            extremities=room.forward_extremities,
+            is_state_forked=after.is_forked or bool(rewritten),
+            state_changes=changed,
+            summary_changes=summary_changes([*rewritten, *pdus], emptied=emptied),
+            relations=relations([pdu]),
+            replaced_events=[replaced_event(rewrite, pdu) for rewrite in event.rewrites],
+        )
+
+    async def _new_event(
+        self, conn: Connection, arriving: _Arriving, prev_nids: Sequence[int], nids: Mapping[EventId, int]
+    ) -> NewEvent:
+        event, pdu, outlier = arriving.event, arriving.pdu, arriving.outlier
         replaces = await self._replaced(conn, event)
-        new_event = stored_form(
+        form = stored_form(
             pdu,
             prev_events=prev_nids,
             auth_events=[nids[event_id] for event_id in pdu.auth_events if event_id in nids],
@@ -162,62 +249,48 @@ class RemoteAppender:
             rejected=event.rejected,
             soft_failed=event.soft_failed,
             thread_root=event.thread_root,
+            redaction=arriving.redaction,
+            is_hidden=is_hidden(pdu),
         )
-        if not event.is_accepted:
-            return Batch(room_nid=room.room_nid, state_version=room.state_version, events=[new_event])
-        after = await self._current_after(conn, room, event, prev_nids)
-        changed, pdus = await self._state_changes(conn, after.changes, pdu)
-        emptied = [(change.type, change.state_key) for change in changed if change.event == 0]
-        rewritten = [rewrite.pdu for rewrite in event.rewrites if rewrite.is_current]
-        return Batch(
-            room_nid=room.room_nid,
-            state_version=room.state_version,
-            extremities=room.forward_extremities,
-            is_state_forked=after.is_forked or bool(rewritten),
-            events=[new_event],
-            state_changes=changed,
-            summary_changes=summary_changes([*rewritten, *pdus], emptied=emptied),
-            relations=relations([pdu]),
-            replaced_events=[replaced_event(rewrite, pdu) for rewrite in event.rewrites],
-        )
+        if outlier is None:
+            return form
+        said: Mapping[str, Any] = orjson.loads(outlier.client_json)["unsigned"]
+        unsigned = said if outlier.redacted_by is not None else {**said, **unsigned_of_state(replaces)}
+        return replace(form, outlier=(outlier.event_nid, outlier.revision), client_json=client_json(pdu, unsigned))
 
     async def _replaced(self, conn: Connection, event: RemoteEvent) -> Pdu | None:
         """For state, what stands in the event's place before it."""
         slot = event.pdu.state_slot
-        return None if slot is None else (await self._entries_before(conn, event, [slot])).get(slot)
+        if slot is None:
+            return None
+        entries = await self._resolver.entries(conn, event.state_before, [slot])
+        return entries[slot][1] if slot in entries else None
 
     async def _pushed_room(self, conn: Connection, room: RoomRow, event: RemoteEvent) -> PushedRoom:
-        state = await self._entries_before(conn, event, authorizing_slots(event.pdu))
+        entries = await self._resolver.entries(conn, event.state_before, authorizing_slots(event.pdu))
+        state = {slot: pdu for slot, (_, pdu) in entries.items()}
         return PushedRoom(room.room_nid, room.room_id, room.room_version, room.state_version, state)
 
-    async def _entries_before(
-        self, conn: Connection, event: RemoteEvent, slots: Sequence[StateKey] | frozenset[StateKey]
-    ) -> dict[StateKey, Pdu]:
-        """Entries of the state before the event; empty slots are absent."""
-        slot_ids = await self._states.find_slots(conn, slots)
-        base = await self._states.load(conn, event.state_before.base_state_id)
-        changes = event.state_before.changes
-        found = {
-            slot: changes[slot_id] if slot_id in changes else base.get(slot_id) for slot, slot_id in slot_ids.items()
-        }
-        pdus = await list_pdus(conn, [event_nid for event_nid in found.values() if event_nid is not None])
-        return {slot: pdus[event_nid] for slot, event_nid in found.items() if event_nid is not None}
-
     async def _current_after(
-        self, conn: Connection, room: RoomRow, event: RemoteEvent, prev_nids: Sequence[int]
+        self, conn: Connection, room: RoomRow, arriving: _Arriving, prev_nids: Sequence[int]
     ) -> _After:
         """What the current state becomes when the event is one of the room's ends."""
+        event = arriving.event
+        arrival = await find_arrival(conn, room.room_nid, event.pdu.event_id, prev_nids)
+        others = [event_nid for event_nid in room.forward_extremities if event_nid not in arrival.covered]
+        is_end = not (arrival.is_followed and others)
         own: dict[int, int] = {}
         if event.pdu.state_slot is not None:
             slot_ids = await self._states.find_slots(conn, [event.pdu.state_slot])
-            own = {slot_ids[event.pdu.state_slot]: UNSAVED}
-        others = [event_nid for event_nid in room.forward_extremities if event_nid not in prev_nids]
+            own = {slot_ids[event.pdu.state_slot]: arriving.event_nid}
         before = event.state_before
         if not others and before.base_state_id == room.state_id:
             return _After({**before.changes, **own}, is_forked=False)
-        base = (await self._states.load(conn, before.base_state_id)).entries()
-        after = {**before.on(base), **own}
-        states = [after, *await self._resolver.states_after(conn, await list_events(conn, others))]
+        states = await self._resolver.states_after(conn, await list_events(conn, others))
+        if is_end:
+            base = (await self._states.load(conn, before.base_state_id)).entries()
+            states = [{**before.on(base), **own}, *states]
+        after = dict(states[0])
         is_forked = any(state != after for state in states)
         if is_forked:
             after = await self._resolver.resolve(conn, room.room_version, states, unsaved=event.pdu)

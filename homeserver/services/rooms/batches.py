@@ -26,6 +26,8 @@ _SUMMARIZED: Final[Mapping[str, tuple[str, str]]] = {
     "m.room.create": ("room_type", "type"),
     "m.room.encryption": ("encryption", "algorithm"),
 }
+SUMMARIZED_SLOTS: Final[Sequence[StateKey]] = tuple((event_type, "") for event_type in _SUMMARIZED)
+"""The entries of a room's state that its summary tells."""
 
 
 def state_changes(events: Sequence[Pdu], server_name: ServerName) -> list[StateChange]:

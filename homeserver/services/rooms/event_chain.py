@@ -17,6 +17,7 @@ from homeserver.core.room_versions import EventIdFormat, RoomVersion
 from homeserver.core.signing import SigningKey
 from homeserver.core.unpadded_base64 import encode_base64
 from homeserver.services.rooms.drafts import Draft, StateEntry
+from homeserver.services.rooms.hidden_events import is_hidden
 from storage.append import Extremity, NewEvent
 
 
@@ -125,6 +126,7 @@ class EventChain:
             auth_events=[entry.event_nid for entry in auth],
             replaces=None if replaced is None else replaced.pdu,
             draft=draft,
+            is_hidden=is_hidden(pdu),
         )
         self._advance(pdu, slot)
         return ChainedEvent(pdu, new_event, None if replaced is None else replaced.pdu)
@@ -155,6 +157,8 @@ def stored_form(
     rejected: str | None = None,
     soft_failed: bool = False,
     thread_root: EventId | None = None,
+    redaction: Pdu | None = None,
+    is_hidden: bool = False,
 ) -> NewEvent:
     """An event as it is stored.
 
@@ -167,7 +171,12 @@ def stored_form(
         rejected: why it failed authorization.
         soft_failed: it fits its own past but not the room as it is now.
         thread_root: the root of the thread that it belongs to, if it was not made here.
+        redaction: what has redacted it before it came; `pdu` is what was left of it.
+        is_hidden: it is shown to nobody.
     """
+    unsigned = unsigned_of_state(replaces)
+    if redaction is not None:
+        unsigned["redacted_because"] = client_event(redaction)
     return NewEvent(
         event_id=pdu.event_id,
         type=pdu.type,
@@ -175,7 +184,7 @@ def stored_form(
         sender=pdu.sender,
         depth=pdu.depth,
         origin_server_ts=pdu.origin_server_ts,
-        client_json=client_json(pdu, unsigned_of_state(replaces)),
+        client_json=client_json(pdu, unsigned),
         federation_json=federation_json(pdu),
         prev_events=prev_events,
         auth_events=auth_events,
@@ -184,6 +193,8 @@ def stored_form(
         thread_root=draft.thread_root if draft is not None else thread_root,
         device_id=draft.device_id if draft is not None else None,
         transaction_id=draft.transaction_id if draft is not None else None,
+        redacted_by=None if redaction is None else redaction.event_id,
+        is_hidden=is_hidden,
     )
 
 

@@ -3,14 +3,14 @@
 https://spec.matrix.org/v1.19/client-server-api/#redactions
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
 
 from homeserver.core.client_event import client_event
-from homeserver.core.errors import Forbidden, NotFound, UnavailableForNow, UserSuspended
+from homeserver.core.errors import Forbidden, InvalidParam, UnavailableForNow, UserSuspended
 from homeserver.core.event_auth.auth_events import CREATE, POWER_LEVELS, member_slot
 from homeserver.core.event_auth.power_levels import PowerLevels
 from homeserver.core.ids import EventId, RoomId, ServerName
@@ -21,7 +21,7 @@ from homeserver.services.rooms.append import Appender
 from homeserver.services.rooms.drafts import CurrentState, Draft, Rewrite
 from storage.append import RoomChanged
 from storage.database import Connection, Database
-from storage.events import StoredEvent, find_event, list_pdus, list_redacted_by, list_successors
+from storage.events import StoredEvent, list_events_by_id, list_pdus, list_redacted_by, list_successors
 
 _ATTEMPTS_MAX: Final = 3
 
@@ -81,18 +81,34 @@ def _without(echo: _Traced, redacted: Pdu) -> dict[str, Any]:
 
 async def find_redaction_target(conn: Connection, room_id: RoomId, event_id: EventId) -> RedactionTarget | None:
     """Reads all that the redaction of an event would change; None if there is no such event in the room."""
-    event = await find_event(conn, event_id)
-    if event is None or event.room_id != room_id or event.rejected is not None:
-        return None
-    echoes: list[StoredEvent] = []
-    if event.state_key is not None:
-        echoes += await list_successors(conn, event)
-    if event.type == "m.room.redaction":
-        echoes += await list_redacted_by(conn, event_id)
-    pdus = await list_pdus(conn, [event.event_nid, *(echo.event_nid for echo in echoes)])
-    traced = [_Traced(one, pdus[one.event_nid], orjson.loads(one.client_json)["unsigned"]) for one in (event, *echoes)]
-    repeating = [echo for echo in traced[1:] if _repeats(echo, event_id)]
-    return RedactionTarget(traced[0], repeating)
+    return (await find_redaction_targets(conn, room_id, [event_id])).get(event_id)
+
+
+async def find_redaction_targets(
+    conn: Connection, room_id: RoomId, event_ids: Collection[EventId]
+) -> dict[EventId, RedactionTarget]:
+    """As `find_redaction_target`, for many events; those that are not in the room are absent."""
+    found = await list_events_by_id(conn, event_ids)
+    events = [event for event in found.values() if event.room_id == room_id and event.rejected is None]
+    states = [event.event_nid for event in events if event.state_key is not None]
+    redactions = [event.event_id for event in events if event.type == "m.room.redaction"]
+    echoes: dict[int, StoredEvent] = {}
+    if states:
+        echoes |= {echo.event_nid: echo for echo in await list_successors(conn, states)}
+    if redactions:
+        echoes |= {echo.event_nid: echo for echo in await list_redacted_by(conn, redactions)}
+    pdus = await list_pdus(conn, [*(event.event_nid for event in events), *echoes])
+    repeating = [_traced(echo, pdus) for echo in echoes.values()]
+    return {
+        event.event_id: RedactionTarget(
+            _traced(event, pdus), [echo for echo in repeating if _repeats(echo, event.event_id)]
+        )
+        for event in events
+    }
+
+
+def _traced(event: StoredEvent, pdus: Mapping[int, Pdu]) -> _Traced:
+    return _Traced(event, pdus[event.event_nid], orjson.loads(event.client_json)["unsigned"])
 
 
 def _repeats(echo: _Traced, event_id: EventId) -> bool:
@@ -132,7 +148,7 @@ class Redactions:
             The redaction.
 
         Raises:
-            NotFound: there is no such event in the room.
+            InvalidParam: there is no such event in the room; that it is in another is not told.
             Forbidden: the requester may not redact it, or nobody may.
             UniqueViolation: there is an event of the transaction id already.
         """
@@ -175,7 +191,7 @@ class Redactions:
         if create is None or member is None or member.membership != "join":
             raise Forbidden("You are not in the room")
         if found is None:
-            raise NotFound("Unknown event")
+            raise InvalidParam("There is no such event in the room")
         target = found.target.pdu
         if target.type == "m.room.create":
             raise Forbidden("The create event cannot be redacted")

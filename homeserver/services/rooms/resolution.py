@@ -14,7 +14,7 @@ from homeserver.core.room_versions import RoomVersion
 from homeserver.core.state_resolution.need import Need
 from homeserver.core.state_resolution.resolve import resolve
 from storage.database import Connection
-from storage.events import StoredEvent, list_auth_chains, list_event_ids, list_events
+from storage.events import StoredEvent, list_auth_chains, list_event_ids, list_events, list_pdus
 from storage.state import StateStore
 
 UNSAVED: Final = 2**62
@@ -61,28 +61,47 @@ class StateResolver:
         prev_events = await list_events(conn, prev_event_nids)
         if not prev_events or len(prev_events) < len(set(prev_event_nids)):
             raise StateUnknown("A previous event is not known")
-        after = [await self._state_after(conn, event) for event in prev_events]
+        after = [await self.state_after(conn, event) for event in prev_events]
         base_state_id, base = after[0][0], (await self._states.load(conn, after[0][0])).entries()
         if all(state == after[0] for state in after):
             return ResolvedState(base_state_id, after[0][1])
         resolved = await self.resolve(conn, room_version, await self.states_after(conn, prev_events))
         return ResolvedState(base_state_id, difference(base, resolved))
 
+    async def entries(
+        self, conn: Connection, state: ResolvedState, slots: Collection[StateKey]
+    ) -> dict[StateKey, tuple[int, Pdu]]:
+        """The events at some slots of a state, with their numbers; empty slots are absent."""
+        slot_ids = await self._states.find_slots(conn, slots)
+        base = await self._states.load(conn, state.base_state_id)
+        changes = state.changes
+        found = {
+            slot: changes[slot_id] if slot_id in changes else base.get(slot_id) for slot, slot_id in slot_ids.items()
+        }
+        pdus = await list_pdus(conn, [event_nid for event_nid in found.values() if event_nid is not None])
+        return {slot: (event_nid, pdus[event_nid]) for slot, event_nid in found.items() if event_nid is not None}
+
     async def states_after(self, conn: Connection, events: Sequence[StoredEvent]) -> list[Mapping[int, int]]:
-        """The whole states after some stored events.
+        """The whole states after some stored events; those that are stored as the same are there only once.
 
         Raises:
             StateUnknown: one of them stands outside the graph.
         """
-        states: list[Mapping[int, int]] = []
+        states: dict[tuple[int, frozenset[tuple[int, int]]], Mapping[int, int]] = {}
         for event in events:
-            state_id, changes = await self._state_after(conn, event)
-            entries = (await self._states.load(conn, state_id)).entries()
-            states.append({**entries, **changes} if changes else entries)
-        return states
+            state_id, changes = await self.state_after(conn, event)
+            key = (state_id, frozenset(changes.items()))
+            if key not in states:
+                entries = (await self._states.load(conn, state_id)).entries()
+                states[key] = {**entries, **changes} if changes else entries
+        return list(states.values())
 
-    async def _state_after(self, conn: Connection, event: StoredEvent) -> tuple[int, dict[int, int]]:
-        """The state after an event: the snapshot before it, and what it changes itself."""
+    async def state_after(self, conn: Connection, event: StoredEvent) -> tuple[int, dict[int, int]]:
+        """The state after an event: the snapshot before it, and what it changes itself.
+
+        Raises:
+            StateUnknown: it stands outside the graph.
+        """
         if event.state_id is None:
             raise StateUnknown("A previous event stands outside the graph")
         if event.state_key is None or event.rejected is not None:
