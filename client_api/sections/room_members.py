@@ -7,7 +7,7 @@ from typing import Final
 
 from client_api.pagination import token_parameter
 from homeserver.core.ids import RoomId
-from homeserver.services.rooms.members import RoomMembers
+from homeserver.services.rooms.members import MemberProfile, RoomMembers
 from homeserver.web.endpoint import Access, RateLimit, Request, Response, Section
 
 MEMBERSHIPS: Final = ("join", "invite", "knock", "leave", "ban")
@@ -44,11 +44,11 @@ def section(members: RoomMembers) -> Section:
     async def get_joined_members_by_room(request: Request) -> Response:
         """The users who are in a room, with their names and pictures there."""
         joined = await members.joined_members(request.requester, RoomId.parse(request.path["room_id"]))
-        # COMPAT(synapse, 1.163): both members are there even if there is nothing to say.
-        profiles = {
-            str(user_id): {"display_name": profile.display_name, "avatar_url": profile.avatar_url}
-            for user_id, profile in joined.items()
-        }
-        return Response({"joined": profiles})
+        return Response({"joined": {str(user_id): _profile(profile) for user_id, profile in joined.items()}})
 
     return s
+
+
+def _profile(profile: MemberProfile) -> dict[str, str]:
+    fields = {"display_name": profile.display_name, "avatar_url": profile.avatar_url}
+    return {name: value for name, value in fields.items() if value is not None}

@@ -3,10 +3,11 @@
 https://spec.matrix.org/v1.19/client-server-api/#room-membership
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from homeserver.core.errors import MissingParam, ThreepidDenied
-from homeserver.core.ids import RoomAlias, RoomId, UserId
+from homeserver.core.ids import RoomAlias, RoomId, ServerName, UserId
 from homeserver.services.rooms.alias_lookup import AliasLookup
 from homeserver.services.rooms.membership import Memberships
 from homeserver.services.rooms.membership_changes import Action
@@ -55,9 +56,9 @@ def section(memberships: Memberships, aliases: AliasLookup) -> Section:
     async def join_room(request: Request) -> Response:
         """Joins a room by its id or an alias."""
         _refuse_third_party(request)
-        room_id = await _room_named(aliases, request.path["room_id_or_alias"])
+        room_id, via = await _room_named(aliases, request)
         await memberships.join(
-            request.requester, room_id, reason=request.body.get("reason"), content=_further_content(request)
+            request.requester, room_id, via=via, reason=request.body.get("reason"), content=_further_content(request)
         )
         return Response({"room_id": room_id})
 
@@ -91,8 +92,8 @@ def section(memberships: Memberships, aliases: AliasLookup) -> Section:
     )
     async def knock_room(request: Request) -> Response:
         """Asks for an invitation to a room, named by its id or an alias."""
-        room_id = await _room_named(aliases, request.path["room_id_or_alias"])
-        await memberships.knock(request.requester, room_id, reason=request.body.get("reason"))
+        room_id, via = await _room_named(aliases, request)
+        await memberships.knock(request.requester, room_id, via=via, reason=request.body.get("reason"))
         return Response({"room_id": room_id})
 
     @s.endpoint(
@@ -186,11 +187,16 @@ def section(memberships: Memberships, aliases: AliasLookup) -> Section:
     return s
 
 
-async def _room_named(aliases: AliasLookup, room_id_or_alias: str) -> RoomId:
-    if room_id_or_alias.startswith("#"):
-        room_id, _ = await aliases.resolve(RoomAlias.parse(room_id_or_alias))
-        return room_id
-    return RoomId.parse(room_id_or_alias)
+async def _room_named(aliases: AliasLookup, request: Request) -> tuple[RoomId, Sequence[ServerName]]:
+    """The room that a path names, and servers through which it may be entered."""
+    room_id_or_alias = request.path["room_id_or_alias"]
+    # The older name counts only where the newer one is not used.
+    named = request.query.get("via") or request.query.get("server_name", ())
+    via = [ServerName.parse(server_name) for server_name in named]
+    if not room_id_or_alias.startswith("#"):
+        return RoomId.parse(room_id_or_alias), via
+    room_id, servers = await aliases.resolve(RoomAlias.parse(room_id_or_alias))
+    return room_id, [*via, *servers]
 
 
 def _further_content(request: Request) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom
 """
 
+import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from homeserver.config.schema import DirectoryConfig, RoomsConfig
 from homeserver.core.clock import Clock
@@ -14,11 +16,12 @@ from homeserver.core.errors import (
     Forbidden,
     InvalidParam,
     InvalidRoomState,
+    MatrixError,
     RoomInUse,
     ThreepidDenied,
     UserSuspended,
 )
-from homeserver.core.ids import RoomAlias, RoomId, ServerName, UserId
+from homeserver.core.ids import EventId, RoomAlias, RoomId, ServerName, UserId
 from homeserver.core.pdu import StateKey
 from homeserver.core.requester import Requester
 from homeserver.core.room_versions import RoomVersion, room_version_named
@@ -30,8 +33,26 @@ from storage.aliases import find_alias, insert_alias
 from storage.database import Connection, Database
 from storage.published_rooms import publish_room
 
+logger = logging.getLogger(__name__)
+
 INVITED_MAX: Final = 1000
 INITIAL_STATE_MAX: Final = 1000
+_INVITED_AT_ONCE: Final = 4
+_INVITING_SECONDS_MAX: Final = 90.0
+
+
+class Invitations(Protocol):
+    """Invites users of other servers (`Memberships`)."""
+
+    async def invite(
+        self, requester: Requester, room_id: RoomId, target: UserId, *, content: Mapping[str, Any] | None = None
+    ) -> EventId:
+        """Invites a user.
+
+        Raises:
+            MatrixError: the user's server refuses, or cannot be asked.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +93,11 @@ class RoomCreation:
         server_name: ServerName,
         rooms_config: RoomsConfig,
         directory_config: DirectoryConfig,
+        invitations: Invitations,
     ) -> None:
         self._db = db
         self._appender = appender
+        self._invitations = invitations
         self._clock = clock
         self._server_name = server_name
         self._rooms_config = rooms_config
@@ -82,6 +105,8 @@ class RoomCreation:
 
     async def create(self, requester: Requester, request: RoomRequest) -> RoomId:
         """Creates a room with all that is asked for, or nothing.
+
+        Users of other servers are invited when the room is there. Where that fails, the room is there all the same.
 
         Raises:
             UnsupportedRoomVersion: this server does not know the room version.
@@ -118,9 +143,31 @@ class RoomCreation:
                 await publish_room(conn, room_id)
 
         try:
-            return await self._appender.create(room.room_version, drafts, along_with=write_directory)
+            room_id = await self._appender.create(room.room_version, drafts, along_with=write_directory)
         except Forbidden as error:
             raise InvalidRoomState(error.message) from error
+        if room.invite_elsewhere:
+            await self._invite_elsewhere(requester, room_id, room)
+        return room_id
+
+    async def _invite_elsewhere(self, requester: Requester, room_id: RoomId, room: NewRoom) -> None:
+        """Invites the users of other servers, a few at a time."""
+        at_once = asyncio.Semaphore(_INVITED_AT_ONCE)
+        content = {"is_direct": True} if room.is_direct else {}
+
+        async def invite(user_id: UserId) -> None:
+            async with at_once:
+                try:
+                    await self._invitations.invite(requester, room_id, user_id, content=content)
+                except MatrixError as error:
+                    logger.info("%s could not be invited to %s: %s", user_id, room_id, error)
+
+        try:
+            async with asyncio.timeout(_INVITING_SECONDS_MAX), asyncio.TaskGroup() as tasks:
+                for user_id in room.invite_elsewhere:
+                    tasks.create_task(invite(user_id))
+        except TimeoutError:
+            logger.warning("not all users of other servers could be invited to %s in time", room_id)
 
     def _checked(self, requester: Requester, request: RoomRequest) -> NewRoom:
         """The room that is asked for, with the defaults in place."""
@@ -152,7 +199,8 @@ class RoomCreation:
             power_level_content_override=request.power_level_content_override,
             name=request.name,
             topic=request.topic,
-            invite=tuple(invited),
+            invite=tuple(user_id for user_id in invited if user_id.server_name == self._server_name),
+            invite_elsewhere=tuple(user_id for user_id in invited if user_id.server_name != self._server_name),
             is_direct=request.is_direct,
             encrypted=encryption == "all" or (encryption == "invite" and preset != PUBLIC_CHAT),
         )

@@ -14,6 +14,7 @@ from homeserver.core.ids import RoomId, UserId
 from homeserver.core.requester import Requester
 from homeserver.core.tokens import HistoryToken, SyncToken
 from homeserver.services.rooms.access import ReadableRoom, RoomAccess
+from homeserver.services.rooms.elsewhere import Completeness
 from homeserver.services.rooms.history_reader import readable_span
 from homeserver.services.rooms.rendering import EventRenderer
 from homeserver.services.rooms.state_at import state_after
@@ -34,10 +35,19 @@ class MemberProfile:
 
 
 class RoomMembers:
-    """Lists the members of rooms."""
+    """Lists the members of rooms; where they are not all known yet, it waits for them."""
 
-    def __init__(self, *, db: Database, access: RoomAccess, renderer: EventRenderer, states: StateStore) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        access: RoomAccess,
+        renderer: EventRenderer,
+        states: StateStore,
+        completeness: Completeness,
+    ) -> None:
         self._db = db
+        self._completeness = completeness
         self._access = access
         self._renderer = renderer
         self._states = states
@@ -62,7 +72,11 @@ class RoomMembers:
 
         Raises:
             Forbidden: the user may not read the room, or not at that point.
+            UnavailableForNow: it takes too long until all members are known.
         """
+        async with self._db.connection() as conn:
+            await self._access.require_readable(conn, requester.user_id, room_id)
+        await self._completeness.wait_until_complete(room_id)
         async with self._db.connection() as conn:
             readable = await self._access.require_readable(conn, requester.user_id, room_id)
             state = await self._state(conn, requester.user_id, readable, at)
@@ -92,7 +106,11 @@ class RoomMembers:
 
         Raises:
             Forbidden: the user is not in the room.
+            UnavailableForNow: it takes too long until all members are known.
         """
+        async with self._db.connection() as conn:
+            await self._joined_room(conn, requester, room_id)
+        await self._completeness.wait_until_complete(room_id)
         async with self._db.connection() as conn:
             room_nid = await self._joined_room(conn, requester, room_id)
             joined = await list_joined_members(conn, room_nid)

@@ -3,41 +3,68 @@
 https://spec.matrix.org/v1.19/client-server-api/#room-membership
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from homeserver.core.errors import BadJson, Forbidden, NotFound, Unknown, UserSuspended
+from homeserver.core.errors import (
+    BadJson,
+    Forbidden,
+    GuestAccessForbidden,
+    NotFound,
+    RemoteUnavailable,
+    UnableToGrantJoin,
+    Unknown,
+    UserSuspended,
+)
 from homeserver.core.event_auth.auth_events import CREATE, JOIN_RULES, POWER_LEVELS, member_slot
 from homeserver.core.ids import EventId, RoomId, ServerName, UserId
 from homeserver.core.requester import Requester
 from homeserver.services.rooms.append import Appender
+from homeserver.services.rooms.elsewhere import NO_OTHER_SERVERS, Completeness, JoinsElsewhere, MembershipsElsewhere
 from homeserver.services.rooms.member_content import check_invitable, member_content, read_profiles
 from homeserver.services.rooms.membership_changes import Action, MembershipChange
-from homeserver.services.rooms.restricted_joins import find_authorising_user
+from homeserver.services.rooms.out_of_band import ServerIsInRoom
+from homeserver.services.rooms.restricted_joins import authorise_join, list_inviting_servers
 from homeserver.services.rooms.succession import RoomSuccession
 from storage.database import Database
 from storage.memberships import find_membership, forget_room, list_rooms_of_user
+from storage.out_of_band import is_here
 from storage.room_heads import find_head
 
 _AUTHORISED_VIA: Final = "join_authorised_via_users_server"
 
 
 class Memberships:
-    """The memberships of this server's users, and of whom they invite and remove."""
+    """The memberships of this server's users, and of whom they invite and remove.
+
+    In rooms that this server is in it decides itself; elsewhere, servers that are in the room have to help.
+    """
 
     def __init__(
-        self, *, db: Database, appender: Appender, server_name: ServerName, succession: RoomSuccession
+        self,
+        *,
+        db: Database,
+        appender: Appender,
+        server_name: ServerName,
+        succession: RoomSuccession,
+        joins_elsewhere: JoinsElsewhere = NO_OTHER_SERVERS,
+        elsewhere: MembershipsElsewhere = NO_OTHER_SERVERS,
+        completeness: Completeness = NO_OTHER_SERVERS,
     ) -> None:
         self._db = db
         self._succession = succession
         self._appender = appender
         self._server_name = server_name
+        self._joins_elsewhere = joins_elsewhere
+        self._elsewhere = elsewhere
+        self._completeness = completeness
 
     async def join(
         self,
         requester: Requester,
         room_id: RoomId,
         *,
+        via: Sequence[ServerName] = (),
         reason: str | None = None,
         content: Mapping[str, Any] | None = None,
     ) -> EventId:
@@ -46,6 +73,7 @@ class Memberships:
         Args:
             requester: who joins.
             room_id: the room.
+            via: servers that may be in the room, should this one not be.
             reason: why.
             content: further members of the content of the member event.
 
@@ -53,26 +81,82 @@ class Memberships:
             The member event.
 
         Raises:
-            NotFound: there is no such room here.
+            NotFound: no server is known to be in the room.
             Forbidden: the user is banned or not invited, or meets none of the conditions.
             GuestAccessForbidden: the room is closed to guests.
+            IncompatibleRoomVersion, UnableToAuthoriseJoin, UnableToGrantJoin: the servers in the room refuse.
+            RemoteUnavailable: none of them can be asked.
         """
         user_id = requester.user_id
+        self._check_suspended(requester)
+        async with self._db.connection() as conn:
+            here = await is_here(conn, room_id)
+            profile = (await read_profiles(conn, [user_id]))[user_id]
+        full = {**profile, **(content or {}), **member_content("join", reason=reason)}
+        full.pop(_AUTHORISED_VIA, None)
+        if not here:
+            event_id = await self._join_elsewhere(requester, room_id, via=via, content=full)
+            if event_id is not None:
+                return event_id
+        return await self._join_here(requester, room_id, via=via, content=full)
+
+    async def _join_elsewhere(
+        self, requester: Requester, room_id: RoomId, *, via: Sequence[ServerName], content: Mapping[str, Any]
+    ) -> EventId | None:
+        """Joins a room that this server is not in; None if by now it is."""
+        user_id = requester.user_id
+        if requester.is_guest:
+            raise GuestAccessForbidden("Guests may only join rooms that this server is in")
+        event_id = await self._joins_elsewhere.join(user_id, room_id, via=via, content=content)
+        async with self._db.connection() as conn:
+            head = await find_head(conn, room_id, (CREATE,))
+        create = None if head is None or event_id is None else head.find(CREATE)
+        if create is not None:
+            await self._succession.follow(user_id, create)
+        return event_id
+
+    async def _join_here(
+        self, requester: Requester, room_id: RoomId, *, via: Sequence[ServerName], content: Mapping[str, Any]
+    ) -> EventId:
+        """Joins a room that this server is in."""
+        user_id = requester.user_id
+        vouching: UserId | None = None
+        refusal: UnableToGrantJoin | None = None
         async with self._db.connection() as conn:
             head = await find_head(conn, room_id, (CREATE, JOIN_RULES, POWER_LEVELS, member_slot(user_id)))
             if head is None or head.state_id is None:
                 raise NotFound("No known server is in the room")
-            profile = (await read_profiles(conn, [user_id]))[user_id]
-            vouching = await find_authorising_user(conn, head, user_id, server_name=self._server_name)
-        full = {**profile, **(content or {}), **member_content("join", reason=reason)}
-        full.pop(_AUTHORISED_VIA, None)
-        if vouching is not None:
-            full[_AUTHORISED_VIA] = vouching
-        event_id = await self._change(Action.JOIN, requester, room_id, target=user_id, content=full)
+            try:
+                vouching = await authorise_join(conn, head, user_id, server_name=self._server_name)
+            except UnableToGrantJoin as error:
+                refusal = error
         create, member = head.find(CREATE), head.find(member_slot(user_id))
+        if refusal is not None:
+            servers = [*via, *list_inviting_servers(head)]
+            event_id = await self._join_vouched(requester, room_id, via=servers, content=content, refusal=refusal)
+        else:
+            full = content if vouching is None else {**content, _AUTHORISED_VIA: vouching}
+            event_id = await self._change(Action.JOIN, requester, room_id, target=user_id, content=full)
         if create is not None and (member is None or member.membership != "join"):
             await self._succession.follow(user_id, create)
         return event_id
+
+    async def _join_vouched(
+        self,
+        requester: Requester,
+        room_id: RoomId,
+        *,
+        via: Sequence[ServerName],
+        content: Mapping[str, Any],
+        refusal: UnableToGrantJoin,
+    ) -> EventId:
+        """Joins a restricted room for which nobody of this server can vouch."""
+        if requester.is_guest:
+            raise GuestAccessForbidden("Guests may not join this room")
+        try:
+            return await self._joins_elsewhere.join_vouched(requester.user_id, room_id, via=via, content=content)
+        except (NotFound, RemoteUnavailable) as error:
+            raise Forbidden(refusal.message) from error
 
     async def invite(
         self,
@@ -88,34 +172,49 @@ class Memberships:
         Raises:
             Forbidden: the requester may not invite, or the user is banned or in the room.
             InviteBlocked: the user does not want invitations.
+            UnsupportedRoomVersion: the user's server does not know the room's version.
+            RemoteUnavailable: the user's server cannot be asked.
         """
         async with self._db.connection() as conn:
             await check_invitable(conn, [target])
             profile = (await read_profiles(conn, [target]))[target]
         full = {**profile, **(content or {}), **member_content("invite", reason=reason)}
-        return await self._change(Action.INVITE, requester, room_id, target=target, content=full)
+        if target.server_name == self._server_name:
+            return await self._change(Action.INVITE, requester, room_id, target=target, content=full)
+        self._check_suspended(requester)
+        await self._completeness.wait_until_complete(room_id)
+        change = MembershipChange(Action.INVITE, sender=requester.user_id, target=target, content=full)
+        return await self._elsewhere.invite(change, room_id, target)
 
     async def knock(
         self,
         requester: Requester,
         room_id: RoomId,
         *,
+        via: Sequence[ServerName] = (),
         reason: str | None = None,
         content: Mapping[str, Any] | None = None,
     ) -> EventId:
-        """Asks for an invitation.
+        """Asks for an invitation; `via` as for `join`.
 
         Raises:
-            NotFound: there is no such room here.
+            NotFound: no server is known to be in the room.
             Forbidden: the room does not take knocks, or the user is banned, invited or in it.
+            IncompatibleRoomVersion: the servers in the room refuse.
+            RemoteUnavailable: none of them can be asked.
         """
+        user_id = requester.user_id
+        self._check_suspended(requester)
         async with self._db.connection() as conn:
-            head = await find_head(conn, room_id, ())
-            if head is None or head.state_id is None:
-                raise NotFound("No known server is in the room")
-            profile = (await read_profiles(conn, [requester.user_id]))[requester.user_id]
+            here = await is_here(conn, room_id)
+            profile = (await read_profiles(conn, [user_id]))[user_id]
         full = {**profile, **(content or {}), **member_content("knock", reason=reason)}
-        return await self._change(Action.KNOCK, requester, room_id, target=requester.user_id, content=full)
+        if not here:
+            try:
+                return await self._elsewhere.knock(user_id, room_id, via=via, content=full)
+            except ServerIsInRoom:
+                pass  # somebody else of this server has just joined
+        return await self._change(Action.KNOCK, requester, room_id, target=user_id, content=full)
 
     async def act(
         self,
@@ -142,6 +241,13 @@ class Memberships:
         """
         membership = "ban" if action is Action.BAN else "leave"
         full = {**(content or {}), **member_content(membership, reason=reason)}
+        if action is Action.LEAVE and not await self._is_here(room_id):
+            try:
+                return await self._elsewhere.leave(target, room_id, content=full)
+            except ServerIsInRoom:
+                pass  # somebody else of this server has just joined
+        if action is not Action.LEAVE and target.server_name != self._server_name:
+            await self._completeness.wait_until_complete(room_id)
         return await self._change(action, requester, room_id, target=target, content=full)
 
     async def set(self, requester: Requester, room_id: RoomId, target: UserId, content: Mapping[str, Any]) -> EventId:
@@ -202,6 +308,14 @@ class Memberships:
             except Forbidden:
                 continue
 
+    async def _is_here(self, room_id: RoomId) -> bool:
+        async with self._db.connection() as conn:
+            return await is_here(conn, room_id)
+
+    def _check_suspended(self, requester: Requester) -> None:
+        if requester.is_suspended:
+            raise UserSuspended("You cannot do this while your account is suspended")
+
     async def _is_banned(self, room_id: RoomId, user_id: UserId) -> bool:
         async with self._db.connection() as conn:
             row = await find_membership(conn, room_id=room_id, user_id=user_id)
@@ -210,8 +324,8 @@ class Memberships:
     async def _change(
         self, action: Action, requester: Requester, room_id: RoomId, *, target: UserId, content: Mapping[str, Any]
     ) -> EventId:
-        if requester.is_suspended and action is not Action.LEAVE:
-            raise UserSuspended("You cannot do this while your account is suspended")
+        if action is not Action.LEAVE:
+            self._check_suspended(requester)
         change = MembershipChange(
             action, sender=requester.user_id, target=target, content=content, is_guest=requester.is_guest
         )

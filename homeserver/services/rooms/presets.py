@@ -43,6 +43,8 @@ class NewRoom:
         creation_content: further members of the create event's content.
         initial_state: state events that come after those of the preset, and in their place.
         power_level_content_override: members that replace those of the default power levels.
+        invite: users of this server, who are invited by the room's first events.
+        invite_elsewhere: users of other servers, who are invited when the room is there.
         encrypted: an `m.room.encryption` event is wanted, unless `initial_state` has one.
         profiles: what stands in the member events of the creator and of those invited.
     """
@@ -57,6 +59,7 @@ class NewRoom:
     name: str | None = None
     topic: str | None = None
     invite: Sequence[UserId] = ()
+    invite_elsewhere: Sequence[UserId] = ()
     is_direct: bool = False
     encrypted: bool = False
     profiles: Mapping[UserId, Mapping[str, str]] = field(default_factory=dict)
@@ -96,7 +99,7 @@ def create_content(room: NewRoom) -> dict[str, Any]:
     if not room.room_version.implicit_room_creator:
         content["creator"] = room.creator
     if room.room_version.creators_in_control and room.preset == TRUSTED_PRIVATE_CHAT:
-        additional = [*content.get("additional_creators", ()), *room.invite]
+        additional = [*content.get("additional_creators", ()), *room.invite, *room.invite_elsewhere]
         # Without repetitions, in their order; the creator needs not be named.
         additional = [user_id for user_id in dict.fromkeys(additional) if user_id != room.creator]
         if additional:
@@ -110,7 +113,7 @@ def default_power_levels(room: NewRoom) -> dict[str, Any]:
     if not room.room_version.creators_in_control:
         users[room.creator] = _CREATOR_LEVEL
         if room.preset == TRUSTED_PRIVATE_CHAT:
-            users.update(dict.fromkeys(room.invite, _CREATOR_LEVEL))
+            users.update(dict.fromkeys((*room.invite, *room.invite_elsewhere), _CREATOR_LEVEL))
     return {
         "users": users,
         "users_default": 0,

@@ -1,7 +1,8 @@
 """Stripped state: the little that those who are invited to a room, or knock at it, are told of its state.
 
 It is the state as it was when the invitation or the knock was sent. What becomes of the room afterwards is the business
-of those who are in it.
+of those who are in it. Of rooms that this server is not in, it is what another server has said, which may be anything
+of the right form.
 
 https://spec.matrix.org/v1.19/client-server-api/#stripped-state
 """
@@ -15,6 +16,7 @@ from homeserver.core.ids import UserId
 from homeserver.core.pdu import StateKey
 from storage.database import Connection
 from storage.events import StoredEvent, list_events
+from storage.invited_states import InvitedState, list_invited_states
 from storage.state import StateStore
 
 TOLD: Final[Sequence[StateKey]] = (
@@ -45,19 +47,22 @@ class StrippedState:
             member_event_nids: the member event of the invitation or knock, by room_nid.
 
         Returns:
-            The events by room_nid, for each of the rooms. Of a room whose state is not known here there is no more than
-            the member event.
+            The events by room_nid, for each of the rooms.
         """
         members = {event.event_nid: event for event in await list_events(conn, member_event_nids.values())}
         shown = await self._states_of(conn, user_id, list(members.values()))
+        told = await list_invited_states(conn, [nid for nid in members if nid not in shown])
         events = {
             event.event_nid: event for event in await list_events(conn, {n for nids in shown.values() for n in nids})
         }
         return {
             room_nid: [
-                strip(event)
-                for event in (*(events.get(nid) for nid in shown.get(member_nid, ())), members.get(member_nid))
-                if event is not None
+                *(_told_from_outside(told[member_nid], user_id) if member_nid in told else ()),
+                *(
+                    strip(event)
+                    for event in (*(events.get(nid) for nid in shown.get(member_nid, ())), members.get(member_nid))
+                    if event is not None
+                ),
             ]
             for room_nid, member_nid in member_event_nids.items()
         }
@@ -80,6 +85,12 @@ class StrippedState:
             found = (snapshot.get(slot_ids[slot]) for slot in slots if slot in slot_ids)
             shown[member.event_nid] = [event_nid for event_nid in found if event_nid is not None]
         return shown
+
+
+def _told_from_outside(state: InvitedState, user_id: UserId) -> list[dict[str, Any]]:
+    """What another server has said of a room; the user's own member event is known better."""
+    own = ("m.room.member", user_id)
+    return [event for event in orjson.loads(state.events) if (event["type"], event["state_key"]) != own]
 
 
 def strip(event: StoredEvent) -> dict[str, Any]:

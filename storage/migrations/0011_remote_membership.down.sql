@@ -1,0 +1,1 @@
+DROP TABLE invited_states, partial_rooms, completed_rooms;
