@@ -58,6 +58,19 @@ async def list_joined_among(conn: Connection, user_id: UserId, room_ids: Collect
     return {row["room_id"] for row in await conn.fetch(SELECT_JOINED_AMONG, user_id, list(room_ids))}
 
 
+SELECT_INVITED_AMONG: Final = """
+    SELECT r.room_id FROM rooms r JOIN memberships m USING (room_nid)
+    WHERE r.room_id = ANY ($2::text[]) AND m.user_id = $1 AND m.membership = 'invite'
+"""
+
+
+async def list_invited_among(conn: Connection, user_id: UserId, room_ids: Collection[RoomId]) -> set[RoomId]:
+    """Those of some rooms that a user is invited to, whether or not this server is in them."""
+    if not room_ids:
+        return set()
+    return {RoomId(row["room_id"]) for row in await conn.fetch(SELECT_INVITED_AMONG, user_id, list(room_ids))}
+
+
 @dataclass(frozen=True, slots=True)
 class ChildRow:
     """An `m.space.child` event of a room's current state."""

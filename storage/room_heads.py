@@ -95,3 +95,18 @@ async def list_slots_of_type(conn: Connection, room_nid: int, event_type: str, *
     """The slots of an event type in the current state, the one set longest ago first."""
     rows = await conn.fetch(SELECT_SLOTS_OF_TYPE, room_nid, event_type, limit)
     return [(row["type"], row["state_key"]) for row in rows]
+
+
+SELECT_IS_CURRENT: Final = """
+    SELECT EXISTS (
+        SELECT FROM events e
+        JOIN state_slots s ON s.type = e.type AND s.state_key = e.state_key
+        JOIN current_state c ON c.room_nid = e.room_nid AND c.slot_id = s.slot_id
+        WHERE e.event_nid = $1 AND c.event_nid = e.event_nid
+    )
+"""
+
+
+async def is_current(conn: Connection, event_nid: int) -> bool:
+    """Whether an event is a part of its room's current state."""
+    return bool(await conn.fetchval(SELECT_IS_CURRENT, event_nid))

@@ -42,9 +42,20 @@ async def insert_token_key(conn: Connection, key: TokenKeyRow) -> None:
     await conn.execute(INSERT_TOKEN_KEY, key.key_id, key.private_key, key.created_ts)
 
 
-DELETE_TOKEN_KEYS: Final = "DELETE FROM token_keys WHERE created_ts < $1"
+# A key signed nothing once its successor had been known everywhere, and what is stored of the tokens tells their age.
+DELETE_UNNEEDED_KEYS: Final = """
+    DELETE FROM token_keys k USING (
+        SELECT key_id, lead(created_ts) OVER (ORDER BY created_ts, key_id DESC) + $2 AS retired_ts FROM token_keys
+    ) AS old
+    WHERE k.key_id = old.key_id AND old.retired_ts < $1
+        AND NOT EXISTS (SELECT FROM token_pairs p WHERE p.created_ts < old.retired_ts)
+    RETURNING k.key_id
+"""
 
 
-async def delete_token_keys(conn: Connection, *, created_before_ts: int) -> None:
-    """Removes old keys: what they have signed is no longer accepted."""
-    await conn.execute(DELETE_TOKEN_KEYS, created_before_ts)
+async def delete_unneeded_keys(conn: Connection, *, now_ms: int, overlap_ms: int) -> list[str]:
+    """Removes the keys that have a successor and may have signed no token that is left; their ids.
+
+    For `overlap_ms` after a key was made, tokens may still have been signed with the older one.
+    """
+    return [row["key_id"] for row in await conn.fetch(DELETE_UNNEEDED_KEYS, now_ms, overlap_ms)]

@@ -5,6 +5,7 @@ https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1room_summaryr
 
 from homeserver.core.ids import RoomAlias, RoomId
 from homeserver.services.rooms.room_summary import RoomSummaries
+from homeserver.services.rooms.space_children import server_names
 from homeserver.web.endpoint import Access, RateLimit, Request, Response, Section
 
 
@@ -22,6 +23,7 @@ def section(summaries: RoomSummaries) -> Section:
         """What a room is, for those who may join it, ask to, or read it."""
         name = request.path["room_id_or_alias"]
         room = RoomAlias.parse(name) if name.startswith("#") else RoomId.parse(name)
-        return Response(await summaries.summary(request.caller, room))
+        via = server_names(request.query.get("via", ()))
+        return Response(await summaries.summary(request.caller, room, via=via))
 
     return s

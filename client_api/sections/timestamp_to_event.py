@@ -6,11 +6,11 @@ https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidti
 from client_api.pagination import direction_parameter
 from homeserver.core.errors import MissingParam
 from homeserver.core.ids import RoomId
-from homeserver.services.rooms.context import EventContexts
+from homeserver.services.rooms.events_by_time import EventsByTime
 from homeserver.web.endpoint import RateLimit, Request, Response, Section
 
 
-def section(contexts: EventContexts) -> Section:
+def section(events: EventsByTime) -> Section:
     """The endpoint over its use case."""
     s = Section("Events by time")
 
@@ -19,7 +19,7 @@ def section(contexts: EventContexts) -> Section:
         """The event closest to a time, in one direction."""
         if request.query_text("ts") is None:
             raise MissingParam("Missing query parameter ts")
-        found = await contexts.closest_in_time(
+        found = await events.closest(
             request.requester,
             RoomId.parse(request.path["room_id"]),
             timestamp_ms=request.query_integer("ts", 0),

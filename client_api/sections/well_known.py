@@ -1,6 +1,7 @@
-"""Where clients find this server, and whom its users can ask.
+"""Where clients and other servers find this server, and whom its users can ask.
 
 https://spec.matrix.org/v1.19/client-server-api/#well-known-uris
+https://spec.matrix.org/v1.19/server-server-api/#getwell-knownmatrixserver
 """
 
 from typing import Any
@@ -27,6 +28,13 @@ def section(config: Config) -> Section:
         if discovery is None:
             raise NotFound("There is nothing to discover")
         return Response(discovery)
+
+    @s.endpoint("GET", "/.well-known/matrix/server", access=Access.PUBLIC)
+    async def get_well_known(_: Request) -> Response:
+        """Where other servers find this server."""
+        if config.well_known.server is None:
+            raise NotFound("Nothing is delegated")
+        return Response({"m.server": config.well_known.server})
 
     @s.endpoint("GET", "/.well-known/matrix/support", access=Access.PUBLIC)
     async def get_wellknown_support(_: Request) -> Response:

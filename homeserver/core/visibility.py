@@ -6,10 +6,13 @@ and which membership the user has) and asks `EventVisibility.of_event()` to add 
 https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
+
+PLACE_MIN: Final = -(2**63)
+PLACE_MAX: Final = 2**63 - 1
 
 
 class HistoryVisibility(StrEnum):
@@ -93,6 +96,34 @@ def visible_to_user(at_event: EventVisibility, *, joined_later: bool) -> bool:
         (at_event.membership_before, at_event.membership_after),
         joined_later=joined_later,
     )
+
+
+def visible_spans(
+    visibilities: Sequence[tuple[int, HistoryVisibility]], memberships: Sequence[tuple[int, str]]
+) -> list[tuple[int, int]]:
+    """Where in the history of a room a user may see messages.
+
+    Args:
+        visibilities: at which places of the room's order the history visibility was set, and to what, in order.
+        memberships: the same for the user's membership.
+
+    Returns:
+        The first and the last place of each stretch; they are in order and apart from each other.
+    """
+    last_join = max((place for place, membership in memberships if membership == "join"), default=PLACE_MIN)
+    is_joined = bool(memberships) and memberships[-1][1] == "join"
+    set_at, entered_at = dict(visibilities), dict(memberships)
+    visibility = HistoryVisibility.SHARED
+    membership: str | None = None
+    spans: list[tuple[int, int]] = []
+    first = PLACE_MIN
+    for last in (*sorted({*set_at, *entered_at}), PLACE_MAX):
+        if _visible((visibility,), (membership,), joined_later=is_joined or first < last_join):
+            start = spans.pop()[0] if spans and spans[-1][1] == first else first
+            spans.append((start, last))
+        visibility, membership = set_at.get(last, visibility), entered_at.get(last, membership)
+        first = last
+    return spans
 
 
 def visible_to_server(

@@ -69,7 +69,7 @@ CREATE TABLE token_pairs (
     -- When that happened to one of this pair's successors.
     superseded_ts bigint
 );
-COMMENT ON TABLE token_pairs IS 'Bound: a few per session; a refresh removes those that have had their time.';
+COMMENT ON TABLE token_pairs IS 'Each issue of tokens for a session. Bound: a few per session; a refresh removes those that have had their time.';
 CREATE INDEX token_pairs_session ON token_pairs (session_id);
 CREATE INDEX token_pairs_parent ON token_pairs (parent_id) WHERE parent_id IS NOT NULL;
 
@@ -164,7 +164,7 @@ CREATE TABLE ignored_users (
     ignored_user_id text NOT NULL,
     PRIMARY KEY (user_id, ignored_user_id)
 );
-COMMENT ON TABLE ignored_users IS 'Bound: the size of m.ignored_user_list.';
+COMMENT ON TABLE ignored_users IS 'What m.ignored_user_list says, by user. Bound: the size of that account data.';
 CREATE INDEX ignored_users_ignored ON ignored_users (ignored_user_id);
 
 CREATE TABLE filters (

@@ -13,4 +13,4 @@ CREATE TABLE reports (
     score smallint,
     CHECK ((user_id IS NULL) <> (room_id IS NULL) AND (event_id IS NULL OR room_id IS NOT NULL))
 );
-COMMENT ON TABLE reports IS 'Bound: what users report, which is rate-limited; deleted by administrators.';
+COMMENT ON TABLE reports IS 'What users report to the administrators of the server. Bound: the rate limit of reports; never swept.';

@@ -1,12 +1,21 @@
 """History visibility."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homeserver.core.visibility import EventVisibility, HistoryVisibility, visible_to_server, visible_to_user
+from homeserver.core.visibility import (
+    PLACE_MAX,
+    PLACE_MIN,
+    EventVisibility,
+    HistoryVisibility,
+    visible_spans,
+    visible_to_server,
+    visible_to_user,
+)
 
 WORLD_READABLE, SHARED, INVITED, JOINED = HistoryVisibility
 USER = "@user:example.org"
@@ -153,3 +162,29 @@ def test_a_server_sees_the_change_of_the_visibility() -> None:
     for before, after in ((JOINED, WORLD_READABLE), (WORLD_READABLE, JOINED)):
         assert visible_to_server(visibility_before=before, visibility_after=after, memberships=(), joined_later=False)
     assert not visible_to_server(visibility_before=JOINED, visibility_after=INVITED, memberships=(), joined_later=True)
+
+
+def test_spans_of_a_quiet_room() -> None:
+    assert visible_spans([(3, SHARED)], [(1, "join")]) == [(PLACE_MIN, PLACE_MAX)]
+    assert visible_spans([(3, SHARED)], []) == []
+    # Before it is said otherwise, history is shared.
+    begun = (PLACE_MIN, 3)
+    assert visible_spans([(3, JOINED)], [(4, "invite"), (6, "join"), (9, "leave")]) == [begun, (6, 9)]
+    assert visible_spans([(3, INVITED)], [(4, "invite"), (6, "join"), (9, "leave")]) == [begun, (4, 9)]
+
+
+@given(st.dictionaries(st.integers(0, 40), st.tuples(st.booleans(), visibilities, st.sampled_from(MEMBERSHIPS[1:]))))
+def test_spans_say_what_is_visible(changes: dict[int, tuple[bool, HistoryVisibility, str]]) -> None:
+    """They agree with the rule for single messages, wherever in the history of a room those are."""
+    ordered = sorted(changes.items())
+    set_at = [(2 * place, visibility) for place, (is_visibility, visibility, _) in ordered if is_visibility]
+    entered_at = [(2 * place, membership) for place, (is_visibility, _, membership) in ordered if not is_visibility]
+    spans = visible_spans(set_at, entered_at)
+    for place in range(-1, 83, 2):
+        visibility = next((value for at, value in reversed(set_at) if at < place), SHARED)
+        membership = next((value for at, value in reversed(entered_at) if at < place), None)
+        is_joined = bool(entered_at) and entered_at[-1][1] == "join"
+        joined_later = is_joined or any(at > place and value == "join" for at, value in entered_at)
+        is_seen = any(first <= place <= last for first, last in spans)
+        assert is_seen == sees(visibility, membership, joined_later=joined_later)
+    assert all(before[1] < after[0] for before, after in pairwise(spans))

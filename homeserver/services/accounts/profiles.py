@@ -27,6 +27,7 @@ from homeserver.services.ports import RemoteProfiles
 from storage import memberships, profiles, users
 from storage.bus.base import Bus
 from storage.database import Database
+from storage.server_memberships import shares_room_with_server
 
 DISPLAYNAME: Final = "displayname"
 AVATAR_URL: Final = "avatar_url"
@@ -83,6 +84,34 @@ class Profiles:
         if value is None:
             raise NotFound("There is no such field in the profile of this user")
         return orjson.Fragment(value)
+
+    async def for_server(self, origin: ServerName, user_id: UserId, *, name: str | None = None) -> Mapping[str, Any]:
+        """A local user's profile, or only one field of it, for another server; values are JSON, ready to be sent.
+
+        Raises:
+            InvalidParam: it is no user of this server.
+            Forbidden: the operator does not let this server look.
+            NotFound: there is no such user, or no such field.
+        """
+        if user_id.server_name != self._server_name:
+            raise InvalidParam("Not a user of this server")
+        if not self._config.lookup_by_servers:
+            raise Forbidden("Profiles of this server are not told to other servers")
+        async with self._db.connection() as conn:
+            if self._config.lookup_only_in_shared_rooms and not (
+                await profiles.is_in_public_room(conn, user_id)
+                or await shares_room_with_server(conn, user_id=user_id, server_name=origin)
+            ):
+                raise Forbidden("Only servers that share a room with this user may see its profile")
+            fields = (await profiles.list_profiles(conn, [user_id])).get(user_id)
+            if fields is None and not await users.list_existing(conn, [user_id]):
+                raise NotFound("There is no profile of this user")
+        wanted = fields or {}
+        if name is not None:
+            if name not in wanted:
+                raise NotFound("There is no such field in the profile of this user")
+            wanted = {name: wanted[name]}
+        return {each: orjson.Fragment(value) for each, value in wanted.items()}
 
     async def set_field(self, requester: Requester, user_id: UserId, name: str, value: Any) -> None:
         """Sets one's own field; an empty display name or picture removes it.

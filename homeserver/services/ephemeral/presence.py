@@ -63,8 +63,11 @@ class Presence:
 
     @contextmanager
     def syncing(self, requester: Requester, *, state: str) -> Iterator[None]:
-        """While the block runs, a device of the requester syncs and asks for a presence (`set_presence`)."""
-        if not self._config.enabled:
+        """While the block runs, a device of the requester syncs and asks for a presence (`set_presence`).
+
+        `offline` asks for none: the device stays as it was, and for no longer than without the sync.
+        """
+        if not self._config.enabled or state == "offline":
             yield
             return
         device_id = requester.device_id or ""

@@ -7,7 +7,7 @@ https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from homeserver.core.errors import Forbidden
 from homeserver.core.event_auth.auth_events import member_slot
@@ -15,8 +15,8 @@ from homeserver.core.ids import EventId, RoomId, UserId
 from homeserver.core.pdu import StateKey
 from homeserver.core.visibility import EventVisibility, HistoryVisibility, visible_to_user
 from homeserver.services.rooms.pruning import prune
+from homeserver.services.rooms.state_values import StateValues
 from storage import memberships
-from storage.bounded_cache import BoundedCache
 from storage.database import Connection
 from storage.events import StoredEvent, list_events
 from storage.memberships import MembershipRow
@@ -61,9 +61,7 @@ class RoomAccess:
 
     def __init__(self, *, states: StateStore, values_max: int = 50_000) -> None:
         """Takes the store of states, and how many memberships and history visibilities are kept in memory."""
-        self._states = states
-        # By event; neither redaction nor anything else changes them.
-        self._values: BoundedCache[int, str] = BoundedCache("visibility_values", weight_max=values_max)
+        self._values = StateValues(states=states, cache_name="visibility_values", values_max=values_max)
 
     async def require_joined(self, conn: Connection, user_id: UserId, room_id: RoomId) -> MembershipRow:
         """The membership of a user who is in a room now.
@@ -105,7 +103,7 @@ class RoomAccess:
         """Whether everybody may read a room as it is now."""
         if room.state_id is None:
             return False
-        values = await self._entries(conn, [room.state_id], [HISTORY_VISIBILITY])
+        values = await self._values.at_slots(conn, [room.state_id], [HISTORY_VISIBILITY])
         return values.get((room.state_id, HISTORY_VISIBILITY)) == HistoryVisibility.WORLD_READABLE
 
     async def filter_visible(
@@ -124,7 +122,7 @@ class RoomAccess:
             return VisibleEvents()
         own_slot = member_slot(user_id)
         state_ids = {event.state_id for event in accepted if event.state_id is not None}
-        values = await self._entries(conn, state_ids, [HISTORY_VISIBILITY, own_slot])
+        values = await self._values.at_slots(conn, state_ids, [HISTORY_VISIBILITY, own_slot])
         stays = await self._stays(conn, user_id, {event.room_nid for event in accepted})
         erased = await list_erased(conn, list({event.sender for event in accepted}))
         seen: list[StoredEvent] = []
@@ -143,31 +141,6 @@ class RoomAccess:
                 strangers.append(event)
         pruned = await prune(conn, strangers)
         return VisibleEvents([pruned.get(event.event_nid, event) for event in seen], at_events)
-
-    async def _entries(
-        self, conn: Connection, state_ids: Collection[int], slots: Collection[StateKey]
-    ) -> dict[tuple[int, StateKey], str]:
-        """What states say at slots: the membership, or the history visibility. Empty slots are absent."""
-        slot_ids = await self._states.find_slots(conn, slots)
-        snapshots = await self._states.load_many(conn, state_ids)
-        nids = {
-            (state_id, slot): event_nid
-            for state_id, snapshot in snapshots.items()
-            for slot, slot_id in slot_ids.items()
-            if (event_nid := snapshot.get(slot_id)) is not None
-        }
-        values: dict[int, str] = {}
-        missing = []
-        for event_nid in set(nids.values()):
-            value = self._values.get(event_nid)
-            if value is None:
-                missing.append(event_nid)
-            else:
-                values[event_nid] = value
-        for event in await list_events(conn, missing):
-            values[event.event_nid] = _value_of(event.type, event.content)
-            self._values.put(event.event_nid, values[event.event_nid])
-        return {entry: values[event_nid] for entry, event_nid in nids.items()}
 
     async def _stays(self, conn: Connection, user_id: UserId, room_nids: Collection[int]) -> dict[int, "_Stay"]:
         current = await memberships.list_memberships_in(conn, user_id, room_nids)
@@ -209,10 +182,3 @@ def _visibility_of(
         visibility=HistoryVisibility.SHARED if visibility is None else HistoryVisibility(visibility),
         membership=membership or None,
     )
-
-
-def _value_of(event_type: str, content: Mapping[str, Any]) -> str:
-    if event_type == "m.room.member":
-        membership = content.get("membership")
-        return membership if isinstance(membership, str) else ""
-    return HistoryVisibility.of_content(content).value

@@ -11,12 +11,15 @@ import orjson
 from homeserver.core.ids import EventId
 from homeserver.core.relations import ThreadSummary, bundle_relations
 from homeserver.core.requester import Requester
+from homeserver.core.visibility import visible_spans
 from homeserver.services.rooms.access import RoomAccess
 from homeserver.services.rooms.unsigned import splice_unsigned
 from storage import aggregations
 from storage.account_data import ignored_users
+from storage.aggregations import Span, ThreadCounts
 from storage.database import Connection
 from storage.events import StoredEvent, list_events
+from storage.visibility_changes import list_visibility_changes
 
 
 class Aggregations:
@@ -35,12 +38,10 @@ class Aggregations:
         parents = {event.event_id: event for event in events if event.state_key is None}
         if not parents:
             return {}
-        ignored = await ignored_users(conn, requester.user_id)
-        threads = await aggregations.find_threads(conn, parents.keys(), reader=requester.user_id, ignored_users=ignored)
+        threads, references = await self._threads_and_references(conn, parents, requester)
         latest = await list_events(conn, [thread.latest_event_nid for thread in threads.values()])
         latest_by_nid = {event.event_nid: event for event in await self._visible(conn, latest, requester)}
         replacements = await self._replacements(conn, [*parents.values(), *latest_by_nid.values()], requester)
-        references = await aggregations.find_references(conn, parents.keys(), ignored_users=ignored)
         bundles = {}
         for event_id, event in parents.items():
             thread = threads.get(event_id)
@@ -67,6 +68,25 @@ class Aggregations:
             if bundle:
                 bundles[event_id] = bundle
         return bundles
+
+    async def _threads_and_references(
+        self, conn: Connection, events: Mapping[EventId, StoredEvent], requester: Requester
+    ) -> tuple[Mapping[EventId, ThreadCounts], Mapping[EventId, Sequence[EventId]]]:
+        """What the reader sees of the threads of events, and of the references to them."""
+        parents = await aggregations.list_parents(conn, events.keys())
+        if not parents:
+            return {}, {}
+        reader = requester.user_id
+        rooms = await list_visibility_changes(conn, {events[each].room_nid for each in parents}, user_id=reader)
+        seen = [
+            Span(room_nid, first, last)
+            for room_nid, changes in rooms.items()
+            for first, last in visible_spans(changes.visibilities, changes.memberships)
+        ]
+        ignored = await ignored_users(conn, reader)
+        threads = await aggregations.find_threads(conn, parents, reader=reader, ignored_users=ignored, seen=seen)
+        references = await aggregations.find_references(conn, parents, ignored_users=ignored, seen=seen)
+        return threads, references
 
     async def _replacements(
         self, conn: Connection, events: Sequence[StoredEvent], requester: Requester

@@ -1,15 +1,23 @@
 """Where room aliases point to.
 
+What other servers have answered is good for a minute.
+
 https://spec.matrix.org/v1.19/client-server-api/#room-aliases
 """
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
+from homeserver.core.clock import Clock
 from homeserver.core.errors import BadAlias, NotFound
 from homeserver.core.ids import RoomAlias, RoomId, ServerName
+from homeserver.services.expiring_cache import ExpiringCache
 from storage.aliases import find_rooms_of_aliases
 from storage.database import Database
+
+_REMEMBERED_MAX: Final = 10_000
+_REMEMBERED_SECONDS: Final = 60.0
+_SERVERS_MAX: Final = 100
 
 
 class RemoteAliases(Protocol):
@@ -30,10 +38,13 @@ class NoRemoteAliases:
 class AliasLookup:
     """Resolves aliases, of this server and of others."""
 
-    def __init__(self, *, db: Database, server_name: ServerName, remote: RemoteAliases) -> None:
+    def __init__(self, *, db: Database, clock: Clock, server_name: ServerName, remote: RemoteAliases) -> None:
         self._db = db
         self._server_name = server_name
         self._remote = remote
+        self._remembered: ExpiringCache[RoomAlias, tuple[RoomId, Sequence[ServerName]]] = ExpiringCache(
+            "remote_aliases", clock=clock, weight_max=_REMEMBERED_MAX
+        )
 
     async def resolve(self, alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]:
         """Where an alias points to, and servers that are in the room.
@@ -46,9 +57,18 @@ class AliasLookup:
                 room_id = (await find_rooms_of_aliases(conn, [alias])).get(alias)
             if room_id is not None:
                 return room_id, (self._server_name,)
-        elif (found := await self._remote.find_room(alias)) is not None:
+        elif (found := await self._find_elsewhere(alias)) is not None:
             return found
-        raise NotFound("There is no such alias")
+        raise NotFound(f"Room alias {alias} not found")
+
+    async def _find_elsewhere(self, alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]] | None:
+        """What the alias's server says, or has said a moment ago. That there is no such alias is not remembered."""
+        found = self._remembered.get(alias)
+        if found is None and (answer := await self._remote.find_room(alias)) is not None:
+            room_id, servers = answer
+            found = room_id, servers[:_SERVERS_MAX]
+            self._remembered.put(alias, found, lifetime_seconds=_REMEMBERED_SECONDS)
+        return found
 
     async def check_point_to(self, aliases: Collection[RoomAlias], room_id: RoomId) -> None:
         """Checks that aliases point to a room.

@@ -20,14 +20,11 @@ from homeserver.services.rooms.rendering import EventRenderer
 from homeserver.services.rooms.state_at import state_after
 from storage.database import Connection, Database
 from storage.events import StoredEvent, find_event
-from storage.history import Direction, HistorySpan, at, before, find_event_in_room, list_events_by_time
+from storage.history import Direction, HistorySpan, at, before, find_event_in_room
 from storage.state import StateStore
 from storage.state_events import list_state_events
 
 _NOT_FOUND: Final = "Event not found"
-_TIME_PAGE_SIZE: Final = 100
-_TIME_PAGES_MAX: Final = 10
-_EVENT_NID_MAX: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +45,6 @@ class EventContext:
     events_before: Sequence[Any]
     events_after: Sequence[Any]
     state: Sequence[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class DatedEvent:
-    """An event that was found by its time, in milliseconds since the epoch."""
-
-    event_id: EventId
-    origin_server_ts: int
 
 
 class EventContexts:
@@ -115,30 +104,6 @@ class EventContexts:
                 events_after=rendered[count:],
                 state=await self._renderer.render(conn, state, requester, bundle=False),
             )
-
-    async def closest_in_time(
-        self, requester: Requester, room_id: RoomId, *, timestamp_ms: int, direction: Direction
-    ) -> DatedEvent:
-        """The event closest to a time, not before it or (backwards) not after it, that the user may see.
-
-        Raises:
-            Forbidden: the user may not read the room.
-            NotFound: there is no such event.
-        """
-        async with self._db.connection() as conn:
-            readable = await self._access.require_readable(conn, requester.user_id, room_id)
-            point = (timestamp_ms + 1, 0) if direction is Direction.BACKWARDS else (timestamp_ms - 1, _EVENT_NID_MAX)
-            for _ in range(_TIME_PAGES_MAX):
-                page = await list_events_by_time(
-                    conn, readable.room.room_nid, direction, after=point, limit=_TIME_PAGE_SIZE
-                )
-                for event in await self._access.filter_visible(conn, requester.user_id, page):
-                    return DatedEvent(event.event_id, event.origin_server_ts)
-                if len(page) < _TIME_PAGE_SIZE:
-                    break
-                point = (page[-1].origin_server_ts, page[-1].event_nid)
-        way = "backward" if direction is Direction.BACKWARDS else "forward"
-        raise NotFound(f"Unable to find an event from {timestamp_ms} in {way} direction")
 
     async def _event(self, conn: Connection, requester: Requester, room_id: RoomId, event_id: EventId) -> Any:
         try:

@@ -21,9 +21,10 @@ from homeserver.services.rooms.alias_lookup import AliasLookup
 from homeserver.services.rooms.append import Appender
 from homeserver.services.rooms.create import new_alias
 from homeserver.services.rooms.drafts import CurrentState, Draft
+from homeserver.services.rooms.server_access import ServerAccess
 from storage.aliases import AliasRow, delete_alias, find_alias, insert_alias, list_aliases_of_room
 from storage.database import Connection, Database
-from storage.discovery import list_servers
+from storage.discovery import find_rooms, list_servers
 from storage.memberships import find_membership
 from storage.published_rooms import is_published, publish_room, unpublish_room
 from storage.room_heads import find_head
@@ -69,6 +70,7 @@ class RoomDirectory:
         *,
         db: Database,
         access: RoomAccess,
+        server_access: ServerAccess,
         clock: Clock,
         server_name: ServerName,
         config: DirectoryConfig,
@@ -77,6 +79,7 @@ class RoomDirectory:
     ) -> None:
         self._db = db
         self._access = access
+        self._server_access = server_access
         self._clock = clock
         self._server_name = server_name
         self._config = config
@@ -107,12 +110,25 @@ class RoomDirectory:
         Raises:
             NotFound: there is no such alias.
         """
-        room_id, servers = await self._aliases.resolve(alias)
         if alias.server_name == self._server_name:
-            async with self._db.connection() as conn:
-                servers = await list_servers(conn, room_id, limit=_SERVERS_MAX)
-            servers = [self._server_name, *(each for each in servers if each != self._server_name)]
-        return ResolvedAlias(room_id, servers)
+            return await self.resolve_own(alias)
+        return ResolvedAlias(*await self._aliases.resolve(alias))
+
+    async def resolve_own(self, alias: RoomAlias) -> ResolvedAlias:
+        """Where an alias of this server points to, with the servers in the room that may take part, this one first.
+
+        Raises:
+            InvalidParam: it is no alias of this server.
+            NotFound: there is no such alias.
+        """
+        self._check_own(alias)
+        async with self._db.connection() as conn:
+            room_id = (await _get_alias(conn, alias)).room_id
+            servers = await list_servers(conn, room_id, limit=_SERVERS_MAX)
+            others = [each for each in servers if each != self._server_name]
+            others = [*await self._server_access.allowed_among(conn, others, room_id)]
+            is_resident = bool(await find_rooms(conn, [room_id], user_id=None))
+        return ResolvedAlias(room_id, [self._server_name, *others] if is_resident else others)
 
     async def delete_alias(self, requester: Requester, alias: RoomAlias) -> None:
         """Removes an alias; also from the room's canonical alias, if the requester may change that.

@@ -10,11 +10,12 @@ from typing import Any, Final, TypeGuard
 import orjson
 
 from homeserver.core.errors import InvalidParam
-from homeserver.core.ids import RoomId, UserId
+from homeserver.core.ids import RoomId, ServerName, UserId
 from homeserver.core.room_versions import RoomVersion, room_version_named
 from storage.database import Connection
 from storage.discovery import FoundRoom, find_rooms, list_joined_among
 from storage.room_summaries import RoomSummaryRow
+from storage.server_memberships import list_memberships_of_server
 
 _CONDITIONS_MAX: Final = 500
 
@@ -43,32 +44,61 @@ class DiscoveredRoom:
         return body
 
 
-async def discover(
-    conn: Connection, room_ids: Collection[RoomId], *, user_id: UserId | None
-) -> Mapping[RoomId, DiscoveredRoom]:
-    """Those of some rooms that a user may know of: it is in them, may join or ask for it, or everybody may read them.
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """Some rooms that this server is in, as somebody who looks for rooms may know of them.
+
+    Attributes:
+        found: those that it may know of.
+        refused: the others.
+    """
+
+    found: Mapping[RoomId, DiscoveredRoom]
+    refused: Collection[RoomId]
+
+
+async def discover(conn: Connection, room_ids: Collection[RoomId], *, user_id: UserId | None) -> Discovery:
+    """Finds those of some rooms that a user is in, may join or ask for, or that everybody may read.
 
     Args:
         conn: to read with.
         room_ids: the rooms; those that this server is not in are passed over.
         user_id: who looks; None for somebody without an account.
     """
-    found = await find_rooms(conn, room_ids, user_id=user_id)
-    allowed = {room_id: _allowed_room_ids(room) for room_id, room in found.items()}
-    joined: set[str] = set()
-    if user_id is not None:
-        joined = await list_joined_among(conn, user_id, {each for rooms in allowed.values() for each in rooms})
-    return {
-        room_id: DiscoveredRoom(room.summary, room.membership, allowed[room_id])
-        for room_id, room in found.items()
-        if _may_find(room, meets_condition=not joined.isdisjoint(allowed[room_id]))
-    }
+    rooms = await find_rooms(conn, room_ids, user_id=user_id)
+    conditions = {each for room in rooms.values() for each in _allowed_room_ids(room)}
+    joined = set() if user_id is None else await list_joined_among(conn, user_id, conditions)
+    memberships = {room_id: {room.membership} for room_id, room in rooms.items() if room.membership is not None}
+    return _judge(rooms, memberships, joined)
 
 
-def _may_find(room: FoundRoom, *, meets_condition: bool) -> bool:
-    if room.summary.history_visibility == "world_readable" or room.membership in ("join", "invite"):
+async def discover_for_server(conn: Connection, room_ids: Collection[RoomId], *, server_name: ServerName) -> Discovery:
+    """As `discover`, for another server: it may know of what any of its users may know of."""
+    rooms = await find_rooms(conn, room_ids, user_id=None)
+    conditions = {each for room in rooms.values() for each in _allowed_room_ids(room)}
+    memberships = await list_memberships_of_server(conn, {*rooms, *conditions}, server_name)
+    joined = {room_id for room_id, theirs in memberships.items() if "join" in theirs}
+    # Of a server some users may be banned; others are not.
+    return _judge(rooms, {room_id: theirs - {"ban"} for room_id, theirs in memberships.items()}, joined)
+
+
+def _judge(
+    rooms: Mapping[RoomId, FoundRoom], memberships: Mapping[RoomId, Collection[str]], joined: Collection[str]
+) -> Discovery:
+    """Tells apart which rooms may be known of, by the memberships in them and the rooms that are joined."""
+    found = {}
+    for room_id, room in rooms.items():
+        allowed = _allowed_room_ids(room)
+        meets_condition = any(each in joined for each in allowed)
+        if _may_find(room, memberships.get(room_id, ()), meets_condition=meets_condition):
+            found[room_id] = DiscoveredRoom(room.summary, room.membership, allowed)
+    return Discovery(found, rooms.keys() - found.keys())
+
+
+def _may_find(room: FoundRoom, memberships: Collection[str], *, meets_condition: bool) -> bool:
+    if room.summary.history_visibility == "world_readable" or "join" in memberships or "invite" in memberships:
         return True
-    if room.membership == "ban":
+    if "ban" in memberships:
         return False
     version = room_version_named(room.summary.room_version)
     match room.summary.join_rule:

@@ -1,7 +1,7 @@
 """Walking through the tree of a space.
 
-The tree is read level by level, with two statements for each, and then walked depth first. A page's token says how far
-the walk had come, and for how long it holds; the walk starts anew for each page.
+The tree is read (`space_tree.py`) and then walked depth first. A page's token says how far the walk had come, and for
+how long it holds; the walk starts anew for each page.
 
 https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidhierarchy
 """
@@ -12,20 +12,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-import orjson
-
 from homeserver.core.clock import Clock
 from homeserver.core.errors import Forbidden, InvalidParam
 from homeserver.core.ids import RoomId
 from homeserver.core.requester import Requester
-from homeserver.core.spaces import SPACE, child_order, is_suggested, is_valid_child
-from homeserver.services.rooms.discovery import DiscoveredRoom, discover, is_room_id
-from storage.database import Connection, Database
-from storage.discovery import ChildRow, list_children
+from homeserver.services.rooms.space_tree import SpaceTrees, Tree, TreeRoom
 
 LIMIT_MAX: Final = 50
 DEPTH_MAX: Final = 10
-_ROOMS_MAX: Final = 5000
 _TOKEN_LIFETIME_MS: Final = 60 * 60 * 1000
 _TOKEN: Final = re.compile(r"h(\d{1,15})_(\d{1,2})_([01])_(\d{1,4})", re.ASCII)
 
@@ -54,29 +48,11 @@ class HierarchyPage:
     next_batch: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Child:
-    room_id: RoomId
-    order: tuple[bool, str, int, str]
-    stripped: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _TreeRoom:
-    """A room of the tree; `children` in their order."""
-
-    room: DiscoveredRoom
-    children: Sequence[_Child]
-
-    def json(self) -> dict[str, Any]:
-        return {**self.room.json(), "children_state": [child.stripped for child in self.children]}
-
-
 class SpaceHierarchies:
     """Shows the trees of spaces, as far as the rooms in it may be known to who asks."""
 
-    def __init__(self, *, db: Database, clock: Clock) -> None:
-        self._db = db
+    def __init__(self, *, trees: SpaceTrees, clock: Clock) -> None:
+        self._trees = trees
         self._clock = clock
 
     async def page(self, requester: Requester, room_id: RoomId, request: HierarchyRequest) -> HierarchyPage:
@@ -90,8 +66,7 @@ class SpaceHierarchies:
         if request.from_token is not None:
             started_ms, offset = self._parse_token(request.from_token, request)
         depth = min(request.max_depth, DEPTH_MAX)
-        async with self._db.connection() as conn:
-            tree = await _read_tree(conn, requester, room_id, depth=depth, suggested_only=request.suggested_only)
+        tree = await self._trees.read(requester.user_id, room_id, depth=depth, suggested_only=request.suggested_only)
         if room_id not in tree:
             raise Forbidden("You are not allowed to view this room")
         limit = min(request.limit, LIMIT_MAX)
@@ -114,57 +89,7 @@ class SpaceHierarchies:
         return started_ms, offset
 
 
-async def _read_tree(
-    conn: Connection, requester: Requester, root: RoomId, *, depth: int, suggested_only: bool
-) -> Mapping[RoomId, _TreeRoom]:
-    """The rooms that can be reached from a space, as far as the requester may know of them."""
-    tree: dict[RoomId, _TreeRoom] = {}
-    seen = {root}
-    level = [root]
-    for _ in range(depth + 1):
-        rooms = await discover(conn, level, user_id=requester.user_id)
-        spaces = [found.summary.room_nid for found in rooms.values() if found.summary.room_type == SPACE]
-        children = _children_by_space(
-            await list_children(conn, spaces, limit=_ROOMS_MAX), suggested_only=suggested_only
-        )
-        for room_id, found in rooms.items():
-            tree[room_id] = _TreeRoom(found, children.get(found.summary.room_nid, ()))
-        named = dict.fromkeys(child.room_id for room_id in rooms for child in tree[room_id].children)
-        level = [room_id for room_id in named if room_id not in seen][: _ROOMS_MAX - len(seen)]
-        seen.update(level)
-        if not level:
-            break
-    return tree
-
-
-def _children_by_space(rows: Sequence[ChildRow], *, suggested_only: bool) -> Mapping[int, Sequence[_Child]]:
-    """The valid children by the `room_nid` of their space, in their order."""
-    children: dict[int, list[_Child]] = {}
-    for row in rows:
-        event = orjson.loads(row.client_json)
-        content = event["content"]
-        if not is_valid_child(content) or not is_room_id(row.child_id):
-            continue
-        if suggested_only and not is_suggested(content):
-            continue
-        child = _Child(
-            room_id=RoomId(row.child_id),
-            order=child_order(content, origin_server_ts=row.origin_server_ts, room_id=row.child_id),
-            stripped={
-                "type": event["type"],
-                "state_key": row.child_id,
-                "sender": event["sender"],
-                "content": content,
-                "origin_server_ts": row.origin_server_ts,
-            },
-        )
-        children.setdefault(row.room_nid, []).append(child)
-    for siblings in children.values():
-        siblings.sort(key=lambda child: child.order)
-    return children
-
-
-def _walk(tree: Mapping[RoomId, _TreeRoom], root: RoomId, depth: int) -> Iterator[_TreeRoom]:
+def _walk(tree: Tree, root: RoomId, depth: int) -> Iterator[TreeRoom]:
     """The rooms of a tree depth first, each once; loops and whatever is too deep are passed over."""
     seen: set[RoomId] = set()
     stack = [(root, 0)]

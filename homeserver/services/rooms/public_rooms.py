@@ -5,12 +5,14 @@ https://spec.matrix.org/v1.19/client-server-api/#published-room-directory
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
-from homeserver.core.errors import InvalidParam
+from homeserver.core.errors import Forbidden, InvalidParam, NotFound, RemoteRefused, RemoteUnavailable
 from homeserver.core.ids import ServerName
 from homeserver.services.ports import PublicRoomsRequest, RemotePublicRooms
 from homeserver.services.rooms.discovery import public_room_json
+from homeserver.services.rooms.remote_summaries import parse_summary
 from storage.database import Database
 from storage.public_rooms import ListPoint, PublicRoomsFilter, count_public_rooms, list_public_rooms
 from storage.room_summaries import RoomSummaryRow
@@ -33,11 +35,32 @@ class PublicRooms:
 
         Raises:
             InvalidParam: the token is none of this list, or the server's name is none.
-            MatrixError: the other server cannot be asked, or refuses.
+            Forbidden, NotFound: the other server refuses.
+            RemoteUnavailable: it cannot be asked.
         """
         if server_name is not None and server_name != self._server_name:
-            return await self._remote.public_rooms(ServerName.parse(server_name), request)
+            return await self._page_elsewhere(ServerName.parse(server_name), request)
         return await self.local_page(request)
+
+    async def _page_elsewhere(self, server_name: ServerName, request: PublicRoomsRequest) -> Mapping[str, Any]:
+        """A page of another server's list; what is not well formed in it is left out."""
+        limit = min(request.limit, LIMIT_MAX)
+        try:
+            answer = await self._remote.public_rooms(server_name, replace(request, limit=limit))
+        except RemoteRefused as error:
+            # What else it says, for example that it does not know this server's signature, is not the client's affair.
+            if error.status not in (Forbidden.default_status, NotFound.default_status):
+                raise RemoteUnavailable(f"The server {server_name} has not answered") from error
+            raise
+        chunk = answer.get("chunk")
+        rooms = (parse_summary(each) for each in (chunk[:LIMIT_MAX] if isinstance(chunk, list) else ()))
+        body: dict[str, Any] = {"chunk": [room.body for room in rooms if room is not None]}
+        for name in ("next_batch", "prev_batch"):
+            if isinstance(token := answer.get(name), str) and token:
+                body[name] = token
+        if type(total := answer.get("total_room_count_estimate")) is int:
+            body["total_room_count_estimate"] = total
+        return body
 
     async def local_page(self, request: PublicRoomsRequest) -> Mapping[str, Any]:
         """A page of this server's own list; as `page`."""

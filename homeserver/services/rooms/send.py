@@ -3,12 +3,22 @@
 https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidsendeventtypetxnid
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from weakref import WeakValueDictionary
 
-from homeserver.core.errors import DuplicateAnnotation, MatrixError, Unknown, UserSuspended
+from homeserver.core.errors import DuplicateAnnotation, MatrixError, UnavailableForNow, Unknown, UserSuspended
 from homeserver.core.ids import EventId, RoomId, UserId
-from homeserver.core.relations import ANNOTATION, THREAD, may_start_thread, relation_of, thread_root_of
+from homeserver.core.relations import (
+    ANNOTATION,
+    THREAD,
+    Relation,
+    may_start_thread,
+    relation_of,
+    thread_root_of,
+)
 from homeserver.core.requester import Requester
 from homeserver.services.rooms.append import Appender
 from homeserver.services.rooms.content_rules import check_message
@@ -20,7 +30,8 @@ from storage.events import find_event, find_event_of_transaction
 from storage.relations import has_annotated
 from storage.rooms import find_room
 
-_REDACTION = "m.room.redaction"
+_REDACTION: Final = "m.room.redaction"
+_ANNOTATION_SECONDS_MAX: Final = 10.0
 
 
 class MessageEvents:
@@ -39,6 +50,7 @@ class MessageEvents:
         self._appender = appender
         self._redactions = redactions
         self._note_activity = note_activity
+        self._annotating: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
 
     async def send(
         self,
@@ -66,6 +78,7 @@ class MessageEvents:
         Raises:
             Forbidden: the user may not send this.
             DuplicateAnnotation: the user has annotated the event with this key already.
+            UnavailableForNow: the room is too busy.
             BadJson: the content cannot stand in an event.
             TooLarge: the event would be too large.
         """
@@ -137,23 +150,49 @@ class MessageEvents:
     ) -> EventId:
         if requester.is_suspended:
             raise UserSuspended("You cannot do this while your account is suspended")
-        draft = Draft(
-            type=event_type,
-            sender=requester.user_id,
-            content=content,
-            device_id=requester.device_id or "",
-            transaction_id=transaction_id,
-            origin_server_ts=origin_server_ts,
-            thread_root=await self._thread_root(requester, room_id, event_type, content),
-        )
-        added = await self._appender.append_message(room_id, draft)
+        relation = relation_of(content)
+        async with self._one_by_one(requester, event_type, relation):
+            draft = Draft(
+                type=event_type,
+                sender=requester.user_id,
+                content=content,
+                device_id=requester.device_id or "",
+                transaction_id=transaction_id,
+                origin_server_ts=origin_server_ts,
+                thread_root=await self._thread_root(requester, room_id, event_type, relation),
+            )
+            added = await self._appender.append_message(room_id, draft)
         return added.events[0].event_id
 
+    @asynccontextmanager
+    async def _one_by_one(
+        self, requester: Requester, event_type: str, relation: Relation | None
+    ) -> AsyncIterator[None]:
+        """Lets a user annotate an event alike only once at a time, so that the second time is known as such.
+
+        Between processes nothing is locked: of two that are sent at once to two of them both may come into the room, as
+        they may from other servers.
+        """
+        if relation is None or relation.rel_type != ANNOTATION or relation.key is None:
+            yield
+            return
+        annotation = (requester.user_id, event_type, relation.event_id, relation.key)
+        # It stays in the dictionary for as long as somebody holds it or waits for it here.
+        lock = self._annotating.setdefault(annotation, asyncio.Lock())
+        try:
+            async with asyncio.timeout(_ANNOTATION_SECONDS_MAX):
+                await lock.acquire()
+        except TimeoutError as error:
+            raise UnavailableForNow("The same annotation is being sent already") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
     async def _thread_root(
-        self, requester: Requester, room_id: RoomId, event_type: str, content: Mapping[str, Any]
+        self, requester: Requester, room_id: RoomId, event_type: str, relation: Relation | None
     ) -> EventId | None:
         """Checks what the event says about another one, and finds the thread that it thereby belongs to."""
-        relation = relation_of(content)
         if relation is None:
             return None
         async with self._db.connection() as conn:

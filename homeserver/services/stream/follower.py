@@ -88,6 +88,7 @@ class Follower:
         hub: Hub,
         clock: Clock,
         from_beginning: bool = False,
+        gather_seconds: float = GATHER_SECONDS,
     ) -> None:
         """Takes what runs and what wakes it.
 
@@ -96,6 +97,7 @@ class Follower:
             keys: hub keys, mostly kinds such as `room:`.
             consumer: what handles the rows.
             from_beginning: a new follower begins with all rows that there are, instead of those to come.
+            gather_seconds: what comes within this time is handled together.
         """
         self._name = name
         self._keys = keys
@@ -104,6 +106,7 @@ class Follower:
         self._hub = hub
         self._clock = clock
         self._from_beginning = from_beginning
+        self._gather_seconds = gather_seconds
         self._holder = secrets.token_urlsafe(12)
         self._failures = FAILURES.labels(name)
         self._lag = LAG.labels(name)
@@ -185,7 +188,7 @@ class Follower:
                 self._lag.set(self._clock.monotonic() - caught_up_at)
                 if position >= upto or not advanced:
                     await waiter.wait(IDLE_SECONDS, upto=upto)
-                    await self._clock.sleep(GATHER_SECONDS)
+                    await self._clock.sleep(self._gather_seconds)
 
     async def _saved_position(self, upto: int) -> int:
         async with self._db.connection() as conn:

@@ -115,8 +115,21 @@ async def test_of_two_devices_the_more_present_one_counts(api: EphemeralApi, ali
         await listener.expect(is_told(bob.user_id, presence="unavailable"))
         with api.presence.syncing(bob.requester, state="online"):
             await listener.expect(is_told(bob.user_id, presence="online"))
-        with api.presence.syncing(bob.requester, state="offline"):
-            await listener.expect(is_told(bob.user_id, presence="unavailable"))
+        api.clock.advance(PresenceConfig().offline_ms / 1000 + 1)
+        await listener.expect(is_told(bob.user_id, presence="unavailable"))
+
+
+async def test_a_sync_that_asks_for_no_presence_changes_none(api: EphemeralApi, alice: Person, bob: Person) -> None:
+    """Who came online by saying so stays it beside such syncs, and they keep nobody online."""
+    await api.room(alice, bob)
+    await bob.set_presence(presence="online")
+    listener = alice.listener()
+    await listener.expect(is_told(bob.user_id, presence="online"))
+    with api.presence.syncing(bob.requester, state="offline"):
+        await api.presence.flush()
+        assert bob.user_id not in (await listener.read()).presence
+        api.clock.advance(PresenceConfig().offline_ms / 1000 + 1)
+        await listener.expect(is_told(bob.user_id, presence="offline"))
 
 
 async def test_who_does_nothing_becomes_unavailable_until_they_do_something(

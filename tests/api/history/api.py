@@ -15,7 +15,11 @@ from homeserver.core.ids import DeviceId, RoomId, ServerName, UserId
 from homeserver.core.requester import Requester
 from homeserver.core.signing import SigningKey
 from homeserver.runtime.accounts import Means
+from homeserver.runtime.incoming import compose_incoming
+from homeserver.runtime.memberships_elsewhere import compose_memberships_elsewhere
+from homeserver.runtime.other_servers import Remotes
 from homeserver.runtime.reading import compose_reading
+from homeserver.runtime.room_writing import compose_room_writing
 from homeserver.runtime.rooms import Rooms, compose_rooms
 from homeserver.services.accounts.account_data import AccountData
 from homeserver.services.ephemeral.presence import Presence
@@ -191,15 +195,28 @@ def bodies(events: Any) -> list[str]:
 
 
 @asynccontextmanager
-async def reading_server(database_url: str, *, config: Config = CONFIG) -> AsyncIterator[ReadingServer]:
-    """A server on a database."""
+async def reading_server(
+    database_url: str, *, config: Config = CONFIG, remotes: Remotes | None = None, **missing: Any
+) -> AsyncIterator[ReadingServer]:
+    """A server on a database; `remotes` are the other servers, `missing` is what fetches history of theirs."""
     clock, bus = FastClock(speed=1), MemoryBus()
     async with Database(database_url, DatabaseConfig(pool_size_max=12)) as db:
         hub = Hub(db=db, bus=bus, clock=clock, streams=(StreamKeys("presence", SELECT_PRESENCE_KEYS),))
         means = Means(config=config, db=db, bus=bus, clock=clock)
-        rooms = compose_rooms(means, key=KEY, push=NoPush(), room_rules=NoRoomRules())
+        remotes = remotes or Remotes()
+        writing = compose_room_writing(means, key=KEY, push=NoPush(), remotes=remotes)
+        incoming = compose_incoming(means, writing=writing, remotes=remotes, push=NoPush())
+        elsewhere = compose_memberships_elsewhere(means, key=KEY, writing=writing, incoming=incoming, remotes=remotes)
+        rooms = compose_rooms(
+            means,
+            writing=writing,
+            incoming=incoming,
+            elsewhere=elsewhere,
+            remotes=remotes,
+            room_rules=NoRoomRules(),
+        )
         presence = Presence(db=db, clock=clock, config=config.presence)
-        reading = compose_reading(means, rooms)
+        reading = compose_reading(means, rooms, remotes=remotes, **missing)
         means_of_old: Any = {
             "db": db,
             "hub": hub,

@@ -118,6 +118,31 @@ async def test_s20_relations_obey_membership_and_visibility(alice: User, bob: Us
     refused(await alice.call("GET", _relations(other, root)), 404, "M_NOT_FOUND")
 
 
+async def test_s20_aggregations_count_only_what_is_visible(alice: User, bob: User) -> None:
+    """Neither how many hidden children there are is told, nor their ids (lesson S20)."""
+    state = [{"type": "m.room.history_visibility", "state_key": "", "content": {"history_visibility": "invited"}}]
+    room_id = await alice.create(initial_state=state, preset="private_chat")
+    await alice.invite(room_id, bob)
+    root = await alice.send(room_id, "root")
+    parts = []
+    for body in ("seen when invited", "seen when joined", "not seen"):
+        await alice.send(room_id, body, relates_to=_to(root))
+        parts.append(await alice.send(room_id, body, relates_to=_to(root, "m.reference")))
+        if body == "seen when invited":
+            await bob.join(room_id)
+        elif body == "seen when joined":
+            await bob.leave(room_id)
+
+    async def aggregated(reader: User) -> tuple[int, str, list[str]]:
+        page = await reader.get(f"/rooms/{room_id}/messages", dir="b", limit=50)
+        bundle = next(event for event in page["chunk"] if event["event_id"] == root)["unsigned"]["m.relations"]
+        thread = bundle["m.thread"]
+        return thread["count"], thread["latest_event"]["content"]["body"], event_ids(bundle["m.reference"]["chunk"])
+
+    assert await aggregated(alice) == (3, "not seen", parts)
+    assert await aggregated(bob) == (2, "seen when joined", parts[:2])
+
+
 async def test_children_by_ignored_users_are_left_out(alice: User, bob: User) -> None:
     room_id = await alice.create(preset="public_chat")
     await bob.join(room_id)

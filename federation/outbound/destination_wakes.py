@@ -1,0 +1,24 @@
+"""Tells the workers over the bus that something waits for a server; the one that serves it then looks."""
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from homeserver.core.ids import ServerName
+from storage.bus.base import Bus
+
+_PREFIX: Final = "destination:"
+_AT_ONCE: Final = 500
+# What is queued is not read as a stream, so no reader has to wait for its position to be final.
+_POSITION: Final = 0
+
+
+async def wake_destinations(bus: Bus, destinations: Collection[ServerName]) -> None:
+    """Says that something waits for some servers, or that they can be reached again."""
+    keys = [_PREFIX + destination for destination in destinations]
+    for start in range(0, len(keys), _AT_ONCE):
+        await bus.wake(keys[start : start + _AT_ONCE], _POSITION)
+
+
+def woken_destinations(keys: Iterable[str]) -> list[ServerName]:
+    """The servers that a wake is for."""
+    return [ServerName(key.removeprefix(_PREFIX)) for key in keys if key.startswith(_PREFIX)]
