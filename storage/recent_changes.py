@@ -21,7 +21,7 @@ class ChangeKind(StrEnum):
     RECEIPTS = "receipts"
     TYPING = "typing"
     USER = "user"
-    """Account data, push rules, memberships, messages to a device."""
+    """Account data, push rules, memberships, messages to devices, how many keys these have, whom the user verified."""
     PRESENCE = "presence"
     DEVICE_LISTS = "device_lists"
 
@@ -54,6 +54,10 @@ SELECT_CHANGES: Final = """
         SELECT 'user', NULL, user_id, position FROM membership_changes WHERE position >= $1 AND position < $2
         UNION ALL
         SELECT 'user', NULL, user_id, position FROM to_device_messages WHERE position >= $1 AND position < $2
+        UNION ALL
+        SELECT 'user', NULL, user_id, position FROM key_count_changes WHERE position >= $1 AND position < $2
+        UNION ALL
+        SELECT 'user', NULL, signer_id, position FROM signed_users WHERE position >= $1 AND position < $2
         UNION ALL
         SELECT 'presence', NULL, NULL, position FROM presence WHERE position >= $1 AND position < $2
         UNION ALL

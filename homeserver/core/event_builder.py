@@ -39,6 +39,7 @@ class EventBuilder:
             but COMPAT(Synapse, 1.163): it takes no larger depth in any version.
         reference_hashes: the reference hash, in unpadded base64, of each event named in `prev_events` and
             `auth_events`. Room versions 1 and 2 write it beside the id; from 3 on the id says it and this is not used.
+            An empty one leaves it out, for an event that this server does not have.
         unsigned: what other servers shall be told outside of the signature.
     """
 
@@ -134,5 +135,6 @@ class EventBuilder:
 
     def _references(self, event_ids: Sequence[EventId]) -> list[Any]:
         if self.room_version.event_id_format is EventIdFormat.SERVER_ASSIGNED:
-            return [[event_id, {"sha256": self.reference_hashes[event_id]}] for event_id in event_ids]
+            digests = [(event_id, self.reference_hashes[event_id]) for event_id in event_ids]
+            return [[event_id, {"sha256": digest} if digest else {}] for event_id, digest in digests]
         return list(event_ids)

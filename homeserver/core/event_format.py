@@ -23,7 +23,13 @@ AUTH_EVENTS_MAX: Final = 10
 _INT64_MAX: Final = 2**63 - 1
 
 
-def parse_pdu(json: object, room_version: RoomVersion, *, room_id: RoomId | None = None) -> Pdu:
+def parse_pdu(
+    json: object,
+    room_version: RoomVersion,
+    *,
+    room_id: RoomId | None = None,
+    any_number_of_references: bool = False,
+) -> Pdu:
     """Checks an event that comes from elsewhere and computes its id. Hashes and signatures are not checked here.
 
     Integers must fit into 64 bits; canonical JSON makes that 2^53 - 1 where the room version enforces it. The limits
@@ -33,6 +39,8 @@ def parse_pdu(json: object, room_version: RoomVersion, *, room_id: RoomId | None
         json: the event in its federation form. The `Pdu` keeps it as it is, so it must not be changed afterwards.
         room_version: the version of the event's room.
         room_id: the room in which the event is expected; None if it may be any.
+        any_number_of_references: how many previous and auth events it has does not matter; only for the history of
+            rooms, which may be older than these limits.
 
     Raises:
         BadJson: a member is missing or has a wrong type or value, or the event belongs to another room.
@@ -52,8 +60,9 @@ def parse_pdu(json: object, room_version: RoomVersion, *, room_id: RoomId | None
     _check_objects(json)
     try:
         sender = UserId.parse(json.get("sender"))
-        prev_events = _references(json, "prev_events", PREV_EVENTS_MAX, room_version)
-        auth_events = _references(json, "auth_events", AUTH_EVENTS_MAX, room_version)
+        unlimited = any_number_of_references
+        prev_events = _references(json, "prev_events", None if unlimited else PREV_EVENTS_MAX, room_version)
+        auth_events = _references(json, "auth_events", None if unlimited else AUTH_EVENTS_MAX, room_version)
         event_id, own_room_id = _identify(json, event_type, room_version)
     except InvalidParam as error:
         raise BadJson(error.message) from None
@@ -162,7 +171,9 @@ def _identify(json: Mapping[str, Any], event_type: str, room_version: RoomVersio
     return event_id, room_id
 
 
-def _references(json: Mapping[str, Any], name: str, count_max: int, room_version: RoomVersion) -> tuple[EventId, ...]:
+def _references(
+    json: Mapping[str, Any], name: str, count_max: int | None, room_version: RoomVersion
+) -> tuple[EventId, ...]:
     """Reads `prev_events` or `auth_events`: ids, or in versions 1 and 2 pairs of an id and its hashes.
 
     Of the hashes in the pairs only the shape is checked: no rule uses them.
@@ -170,7 +181,7 @@ def _references(json: Mapping[str, Any], name: str, count_max: int, room_version
     references = json.get(name)
     if not isinstance(references, list):
         raise BadJson(f"{name} must be a list")
-    if len(references) > count_max:
+    if count_max is not None and len(references) > count_max:
         raise BadJson(f"{name} holds more than {count_max} events")
     if room_version.event_id_format is not EventIdFormat.SERVER_ASSIGNED:
         return tuple(EventId.parse(reference) for reference in references)

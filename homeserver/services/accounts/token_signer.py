@@ -27,10 +27,11 @@ from storage.token_keys import TokenKeyRow
 _ALGORITHM: Final = "EdDSA"
 _TOKEN_BYTES_MAX: Final = 4096
 _VERIFIED_MAX: Final = 20_000
-# How long keys are used before the table is read again, so that a rotation reaches every process.
-_KEYS_FRESH_SECONDS: Final = 300.0
 # How often an unknown key id may make us read the table.
 _UNKNOWN_KEY_SECONDS: Final = 1.0
+
+KEYS_FRESH_SECONDS: Final = 300.0
+"""How long keys are used before the table is read again, so that a rotation reaches every process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,10 @@ class AccessClaims:
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """The keys as they were read: the one that signs, and those that verify, by id."""
+    """The keys as they were read: the one that signs, when it was made, and those that verify, by id."""
 
     signing_id: str
+    signing_ts: int
     signing: Ed25519PrivateKey
     verifying: dict[str, Ed25519PublicKey]
     read_at: float
@@ -115,6 +117,10 @@ class TokenSigner:
             self._verified.popitem(last=False)
         return claims
 
+    async def newest_key_ts(self) -> int:
+        """When the key that signs was made, in milliseconds since the epoch."""
+        return (await self._current_keys()).signing_ts
+
     async def rotate(self) -> str:
         """Makes a new signing key; its id. Tokens of older keys stay good until those are deleted.
 
@@ -129,7 +135,7 @@ class TokenSigner:
 
     async def _current_keys(self) -> _Keys:
         keys = self._keys
-        if keys is not None and self._clock.monotonic() - keys.read_at < _KEYS_FRESH_SECONDS:
+        if keys is not None and self._clock.monotonic() - keys.read_at < KEYS_FRESH_SECONDS:
             return keys
         return await self._read_keys(stale=keys)
 
@@ -145,7 +151,11 @@ class TokenSigner:
             signing = Ed25519PrivateKey.from_private_bytes(rows[0].private_key)
             verifying = {row.key_id: Ed25519PrivateKey.from_private_bytes(row.private_key).public_key() for row in rows}
             self._keys = _Keys(
-                signing_id=rows[0].key_id, signing=signing, verifying=verifying, read_at=self._clock.monotonic()
+                signing_id=rows[0].key_id,
+                signing_ts=rows[0].created_ts,
+                signing=signing,
+                verifying=verifying,
+                read_at=self._clock.monotonic(),
             )
             return self._keys
 

@@ -9,13 +9,13 @@ from typing import Any
 import orjson
 
 from homeserver.core.ids import UserId
+from homeserver.services.e2ee.device_lists import read_device_lists
 from homeserver.services.ephemeral.presence import Presence
 from homeserver.services.push.rules import PushRules
 from homeserver.services.sync.recent import Changes
 from homeserver.services.sync.request import SyncRequest, SyncWindow
 from storage.account_data import AccountDataRow
 from storage.database import Connection
-from storage.device_streams import list_changed_device_lists
 
 
 class AccountSections:
@@ -50,12 +50,17 @@ class AccountSections:
             presence = await self._presence_events(conn, request, window, newcomers, ignored_users)
             if presence:
                 body["presence"] = {"events": presence}
-        if changes.device_lists and not window.is_initial:
-            changed = await list_changed_device_lists(
-                conn, request.requester.user_id, since=window.since, upto=window.upto
+        if not window.is_initial and (changes.device_lists or changes.user or changes.state):
+            lists = await read_device_lists(
+                conn,
+                request.requester.user_id,
+                since=window.since,
+                upto=window.upto,
+                has_moved=changes.user,
+                active=changes.state,
             )
-            if changed:
-                body["device_lists"] = {"changed": changed, "left": []}
+            if lists.changed or lists.left:
+                body["device_lists"] = {"changed": list(lists.changed), "left": list(lists.left)}
         return body
 
     def tells_presence(self, request: SyncRequest) -> bool:

@@ -42,7 +42,7 @@ class LongPoll:
                 response = await self._responses.build(request, window)
                 remaining = 0 if self._hub.is_stopping else deadline - self._clock.monotonic()
                 if response.body or window.is_initial or request.full_state or remaining <= 0:
-                    return {"next_batch": SyncToken(response.upto).format(), **response.body}
+                    return {"next_batch": SyncToken(response.upto).format(), **response.beside, **response.body}
                 if response.interests.keys == keys:
                     await waiter.wait(remaining, upto=window.upto)
             # The user may have come to another room, whose wakes are to be waited for.

@@ -30,7 +30,8 @@ class SyncedRoom:
         event_nid: the event that set it; 0 if there is none.
         departure_nid: the event by which the user left, where its sight of the room ends; None if it is in the room or
             has never been in it.
-        is_new: the client cannot know the room, for the user was not in it throughout the window.
+        is_known: the client may know the room, for the user was in it at the window's start.
+        is_new: the room is told anew, for the user was not in it throughout the window.
         is_fresh: the room's whole state is wanted: it is new, or the client asked for `full_state`.
     """
 
@@ -39,6 +40,7 @@ class SyncedRoom:
     membership: str
     event_nid: int
     departure_nid: int | None = None
+    is_known: bool = True
     is_new: bool = False
     is_fresh: bool = False
 
@@ -77,6 +79,7 @@ async def initial_rooms(
             membership=each.membership,
             event_nid=each.event_nid,
             departure_nid=departures.get(each.room_nid),
+            is_known=False,
             is_new=True,
             is_fresh=True,
         )
@@ -138,6 +141,7 @@ def _moved(changes: Sequence[MembershipChange], *, was_joined: bool, is_full: bo
         membership=last.membership,
         event_nid=last.event_nid,
         departure_nid=departure_nid,
+        is_known=was_joined,
         is_new=not stayed,
         is_fresh=not stayed or is_full,
     )

@@ -10,6 +10,7 @@ from typing import Any
 from homeserver.core.ids import UserId
 from homeserver.services.sync.account import AccountSections
 from homeserver.services.sync.interests import Interests, InterestsOfUsers
+from homeserver.services.sync.key_counts import KeyCountsOfDevices
 from homeserver.services.sync.membership import SyncedRooms, changed_rooms, initial_rooms
 from homeserver.services.sync.recent import Changes, RecentChanges
 from homeserver.services.sync.request import SyncRequest, SyncWindow
@@ -27,11 +28,13 @@ class SyncResponse:
 
     Attributes:
         body: its members but `next_batch`; empty if there is nothing to tell.
+        beside: members that come with every response, and are no reason to send one.
         upto: the position that it goes up to.
         interests: what concerned the user there.
     """
 
     body: Mapping[str, Any]
+    beside: Mapping[str, Any]
     upto: int
     interests: Interests
 
@@ -46,6 +49,7 @@ class SyncResponses:
         recent: RecentChanges,
         interests: InterestsOfUsers,
         to_device: ToDeviceMessages,
+        key_counts: KeyCountsOfDevices,
         rooms: RoomSections,
         account: AccountSections,
         sent_members: SentMembers,
@@ -54,6 +58,7 @@ class SyncResponses:
         self._recent = recent
         self._interests = interests
         self._to_device = to_device
+        self._key_counts = key_counts
         self._rooms = rooms
         self._account = account
         self._sent_members = sent_members
@@ -69,6 +74,7 @@ class SyncResponses:
             if not window.is_initial:
                 await self._to_device.confirm(conn, request.requester, window.since)
             to_device, window = await self._to_device.read(conn, request.requester, window)
+            counts = await self._key_counts.read(conn, request.requester, window)
             interests = await self._interests.at(conn, user_id, window.upto)
             changes = Changes()
             if not window.is_initial:
@@ -95,7 +101,9 @@ class SyncResponses:
             body["rooms"] = built.sections
         if to_device:
             body["to_device"] = {"events": to_device}
-        return SyncResponse(body, window.upto, interests)
+        if counts.is_news:
+            body |= counts.body
+        return SyncResponse(body, counts.body, window.upto, interests)
 
     def _find_quiet(self, request: SyncRequest, window: SyncWindow) -> SyncResponse | None:
         """The empty response, where memory alone tells that there is nothing; it costs next to nothing."""
@@ -105,12 +113,15 @@ class SyncResponses:
             return None
         since = min(window.since, known.position)
         changes = self._recent.find_remembered(requester.user_id, known.joined.keys(), since=since)
-        if changes is None or changes.is_any or not self._to_device.is_confirmed(requester, window.since):
+        counts = self._key_counts.find_remembered(requester)
+        if changes is None or changes.is_any or counts is None:
+            return None
+        if not self._to_device.is_confirmed(requester, window.since):
             return None
         if request.filter.room.state.lazy_load_members:
             device = (requester.user_id, requester.device_id)
             self._sent_members.note(device, {}, since=window.since, upto=window.upto)
-        return SyncResponse({}, window.upto, known)
+        return SyncResponse({}, counts, window.upto, known)
 
     async def _newcomers(
         self, conn: Connection, request: SyncRequest, window: SyncWindow, rooms: SyncedRooms, built: BuiltRooms

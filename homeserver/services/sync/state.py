@@ -18,6 +18,7 @@ from homeserver.services.sync.state_delta import StateDelta, read_deltas
 from homeserver.services.sync.timeline import Timeline, passes
 from storage.database import Connection
 from storage.events import StoredEvent, list_events
+from storage.partial_rooms import list_completed
 from storage.state import StateStore
 
 _MEMBER: Final = "m.room.member"
@@ -108,7 +109,14 @@ class StateSections:
         }
         names = states.names
         if event_filter.lazy_load_members:
-            people = {room.room_nid: _people(request, room, shown, heroes) for room in rooms if room.room_nid in told}
+            completed = await list_completed(
+                conn, [room_nid for room_nid, untold in told.items() if untold], since=window.since, upto=window.upto
+            )
+            people = {
+                room.room_nid: {*_people(request, room, shown, heroes), *completed.get(room.room_nid, ())}
+                for room in rooms
+                if room.room_nid in told
+            }
             slot_ids = await self._states.find_slots(
                 conn, {member_slot(user_id) for wanted in people.values() for user_id in wanted}
             )
@@ -117,7 +125,7 @@ class StateSections:
                 room_nid: {slot_ids[slot] for slot in map(member_slot, user_ids) if slot in slot_ids}
                 for room_nid, user_ids in people.items()
             }
-            told = self._lazily(request, window, rooms, states.deltas, shown, wanted, names)
+            told = self._lazily(request, window, rooms, states.deltas, shown, wanted, names, completed=completed.keys())
         return await _load(conn, told, names, event_filter)
 
     def _lazily(
@@ -129,8 +137,13 @@ class StateSections:
         shown: Mapping[int, Timeline],
         wanted: Mapping[int, Collection[int]],
         names: Mapping[int, StateKey],
+        *,
+        completed: Collection[int],
     ) -> dict[int, Mapping[int, int]]:
-        """What is told with lazy loading, where the member events at some slots are `wanted`."""
+        """What is told with lazy loading, where the member events at some slots are `wanted`.
+
+        Members that were there all the time, and came to be known in the window, are `completed` rooms' own business.
+        """
         device: Device = (request.requester.user_id, request.requester.device_id)
         since = None if window.is_initial else window.since
         confirmed = self._sent_members.confirmed(device, since=since)
@@ -149,6 +162,7 @@ class StateSections:
                 names,
                 in_timeline=in_timeline,
                 confirmed=confirmed,
+                is_completed=room.room_nid in completed,
             )
             beside = {nid for slot_id, nid in told[room.room_nid].items() if names[slot_id][0] == _MEMBER}
             sent |= dict.fromkeys(in_timeline | beside, room.room_nid)
@@ -165,8 +179,10 @@ def _told_lazily(
     *,
     in_timeline: Set[int],
     confirmed: Set[int],
+    is_completed: bool,
 ) -> Mapping[int, int]:
     """What is untold of a room without members whom nobody needs now, and with those that the device may not know."""
+    known = delta.since
     source, told = (delta.after, frozenset[int]()) if request.use_state_after else (delta.before, in_timeline)
     if room.is_fresh or request.filter.room.state.include_redundant_members:
         confirmed = frozenset()
@@ -178,8 +194,11 @@ def _told_lazily(
     untold = {
         slot_id: event_nid
         for slot_id, event_nid in delta.untold.items()
-        # What changed in a gap is told whoever speaks; of a fresh room only those who matter now.
-        if not room.is_fresh or names[slot_id][0] != _MEMBER or slot_id in wanted
+        # What has changed since the client last heard is told whoever speaks. Of a room that it does not know, only
+        # those are told who matter now, and so of one whose members this server did not all know when the window began.
+        if names[slot_id][0] != _MEMBER
+        or slot_id in wanted
+        or (known is not None and known.get(slot_id) != event_nid and not (is_completed and slot_id not in known))
     }
     return members | untold
 

@@ -26,12 +26,14 @@ class StateDelta:
     """What may have to be told of a room's state; slots and events are integers.
 
     Attributes:
+        since: the state at the window's start; None if the client cannot know it.
         before: the state before the timeline's first event.
         after: the state after its last event, but for the entry that the reader's leaving made.
         untold: what the client does not have and the timeline does not bring.
         changed: what differs between the state at the window's two ends; all, if the room is new to the client.
     """
 
+    since: Snapshot | None
     before: Snapshot
     after: Snapshot
     untold: Mapping[int, int] = field(default_factory=dict)
@@ -40,7 +42,7 @@ class StateDelta:
 
 @dataclass(frozen=True, slots=True)
 class _Ids:
-    """The snapshots of a room at the window's start (None if the room is new), before the timeline, and at the end."""
+    """The snapshots of a room at the window's start (None if it is not known), before the timeline, and at the end."""
 
     since_id: int | None
     before_id: int
@@ -114,7 +116,7 @@ async def _snapshot_ids(
             continue
         after_id = at_ends.after_id if room.is_joined else departures.get(room.room_nid)
         if after_id is not None:
-            ids[room.room_nid] = _Ids(None if room.is_new else at_ends.before_id, first_id or after_id, after_id)
+            ids[room.room_nid] = _Ids(at_ends.before_id if room.is_known else None, first_id or after_id, after_id)
     return ids
 
 
@@ -129,10 +131,10 @@ def _delta(
     use_state_after: bool,
 ) -> StateDelta:
     leaving = {own_slot_id: room.event_nid} if own_slot_id is not None and not room.is_joined and room.event_nid else {}
-    changed = {**_changes(since, after), **leaving}
+    changed = {**_changes(None if room.is_new else since, after), **leaving}
     known = None if room.is_fresh else since
     if use_state_after:
-        return StateDelta(before, after, {**_changes(known, after), **leaving}, changed)
+        return StateDelta(since, before, after, {**_changes(known, after), **leaving}, changed)
     in_timeline = {event.event_nid for event in timeline.events} if timeline else set()
     untold = dict(_changes(known, before))
     # Not in the timeline: filtered out of it, or brought by the resolution of a fork.
@@ -144,7 +146,7 @@ def _delta(
         for slot_id, event_nid in untold.items()
         if event_nid not in in_timeline and held.get(slot_id) != event_nid
     }
-    return StateDelta(before, after, untold, changed)
+    return StateDelta(since, before, after, untold, changed)
 
 
 def _changes(old: Snapshot | None, new: Snapshot) -> Mapping[int, int]:

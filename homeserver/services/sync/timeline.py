@@ -18,7 +18,8 @@ from homeserver.services.sync.membership import SyncedRoom
 from homeserver.services.sync.request import SyncWindow
 from storage import timelines
 from storage.database import Connection
-from storage.events import StoredEvent
+from storage.events import StoredEvent, list_events
+from storage.room_import import GAP
 from storage.timelines import TimelineSpan
 
 LIMIT_DEFAULT: Final = 10
@@ -72,9 +73,12 @@ class Timelines:
         by_nid = {room.room_nid: room for room in rooms if event_filter.allows_room(room.room_id)}
         limit_max = min(LIMIT_MAX, max(LIMIT_DEFAULT, EVENTS_MAX // max(len(by_nid), 1)))
         limit = event_filter.limit_within(default=LIMIT_DEFAULT, maximum=limit_max)
-        spans = [_span(room, window) for room in by_nid.values()]
+        spans = [_span(room, window) for room in by_nid.values() if room.was_seen]
         found: dict[int, list[StoredEvent]] = {}
         memberships: dict[EventId, str] = {}
+        for event in await _ends(conn, by_nid.values(), event_filter):
+            found[event.room_nid] = [event]
+            memberships[event.event_id] = by_nid[event.room_nid].membership
         page_events = limit + 1
         for _ in range(_PAGES_MAX):
             pages = await timelines.list_timelines(
@@ -112,13 +116,7 @@ class Timelines:
         event_filter: RoomEventFilter,
     ) -> VisibleEvents:
         """The events that the filter lets through and that the reader may see, in their order."""
-        wanted = [
-            event
-            for room_nid, events in pages.items()
-            for event in events
-            if passes(event_filter, event)
-            and (rooms[room_nid].was_seen or event.event_nid == rooms[room_nid].event_nid)
-        ]
+        wanted = [event for room_nid, events in pages.items() for event in events if passes(event_filter, event)]
         # Whoever was in the room throughout the window may see all of it.
         doubtful = [event for event in wanted if rooms[event.room_nid].is_new or not rooms[event.room_nid].is_joined]
         visible = await self._access.visible(conn, requester.user_id, doubtful)
@@ -138,6 +136,14 @@ class Timelines:
         events = [seen.get(event.event_nid, event) for event in wanted if event.event_nid not in unseen]
         memberships = {event.event_id: rooms[event.room_nid].membership for event in events}
         return VisibleEvents(events, {**memberships, **visible.memberships})
+
+
+async def _ends(
+    conn: Connection, rooms: Collection[SyncedRoom], event_filter: RoomEventFilter
+) -> Sequence[StoredEvent]:
+    """The events by which it ended with rooms that the reader was never in; they may stand in no stream of a room."""
+    nids = [room.event_nid for room in rooms if not room.was_seen]
+    return [event for event in await list_events(conn, nids) if passes(event_filter, event)]
 
 
 def passes(event_filter: RoomEventFilter, event: StoredEvent) -> bool:
@@ -160,13 +166,22 @@ def _span(room: SyncedRoom, window: SyncWindow) -> TimelineSpan:
 def _timeline(
     newest_first: Sequence[StoredEvent], memberships: Mapping[EventId, str], *, limit: int, has_more: bool
 ) -> Timeline:
-    kept = newest_first[:limit]
+    kept = _after_last_gap(newest_first[:limit])
     first = kept[-1] if kept else newest_first[0]
     # With a limit of 0 nothing is shown, and the past begins behind the newest event.
     boundary = first.event_nid - 1 if kept else first.event_nid
     return Timeline(
         events=tuple(reversed(kept)),
-        limited=has_more or len(newest_first) > limit,
+        limited=has_more or len(newest_first) > len(kept),
         prev_batch=HistoryToken(topological=first.topological or 0, event_nid=boundary),
         memberships={event.event_id: memberships[event.event_id] for event in kept},
     )
+
+
+def _after_last_gap(newest_first: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
+    """Those of some events between which nothing is missing; for what precedes a gap, clients have to ask."""
+    for index in range(1, len(newest_first)):
+        newer, older = newest_first[index - 1].topological, newest_first[index].topological
+        if newer is not None and older is not None and newer - older >= GAP:
+            return newest_first[:index]
+    return newest_first

@@ -15,7 +15,7 @@ from homeserver.services.sync.recent import RecentChanges
 from homeserver.services.sync.request import SyncWindow
 from storage.bounded_cache import BoundedCache
 from storage.database import Connection
-from storage.device_streams import delete_to_device, list_to_device
+from storage.to_device import delete_to_device, list_to_device
 
 MESSAGES_MAX: Final = 100
 DEVICES_REMEMBERED_MAX: Final = 100_000

@@ -3,6 +3,10 @@
 https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members
 """
 
+from typing import Any
+
+import pytest
+
 from tests.api.server import Site
 from tests.api.sync.api import Device, lazy_filter, register
 
@@ -100,6 +104,25 @@ async def test_members_that_changed_in_a_gap_are_told_whoever_speaks(site: Site,
     assert sync.members(room_id) == {bob.user_id, erin.user_id, dave.user_id, frank.user_id}
     await dave.send(room_id, "it is me")
     assert (await alice.sync()).members(room_id) == set()
+
+
+@pytest.mark.parametrize("query", [{}, {"full_state": True}, {"use_state_after": True}])
+async def test_members_that_changed_while_one_was_away_are_told_whoever_speaks(
+    site: Site, alice: Device, bob: Device, query: dict[str, Any]
+) -> None:
+    room_id, (dave, erin, frank) = await crowd(site, alice)
+    await bob.act(room_id, "join")
+    await dave.send(room_id, "it is me")
+    assert dave.user_id in (await bob.sync(filter=TWO)).members(room_id)
+    await bob.act(room_id, "leave")
+    await dave.set_state(room_id, "m.room.member", {"membership": "join", "displayname": "D"}, dave.user_id)
+    await bob.act(room_id, "join")
+    for number in range(2):
+        await frank.send(room_id, f"{number}")
+    section = "state_after" if "use_state_after" in query else "state"
+    told = (await bob.sync(filter=TWO, **query)).members(room_id, member=section)
+    assert {dave.user_id, frank.user_id} <= told, "the client has an old name of dave"
+    assert erin.user_id not in told
 
 
 async def test_members_in_the_timeline_need_not_be_told_beside_it(site: Site, alice: Device, bob: Device) -> None:

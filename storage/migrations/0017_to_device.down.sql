@@ -1,0 +1,1 @@
+DROP TABLE received_to_device, to_device_requests;
