@@ -13,11 +13,13 @@ RUN pip wheel --no-deps --wheel-dir /wheels . \
  && /opt/heliograph/bin/pip install /wheels/*.whl
 
 FROM python:3.11-slim
-RUN useradd --system --uid 991 --home-dir /data --shell /usr/sbin/nologin heliograph \
+RUN groupadd --system --gid 991 heliograph \
+ && useradd --system --uid 991 --gid 991 --home-dir /data --shell /usr/sbin/nologin heliograph \
  && install --directory --owner heliograph --group heliograph --mode 0700 /data
 COPY --from=build /opt/heliograph /opt/heliograph
 ENV PATH=/opt/heliograph/bin:$PATH HELIOGRAPH_CONFIG=/data/config.yaml PYTHONUNBUFFERED=1
-USER heliograph
+# By number, so that an orchestrator can tell that it is not root.
+USER 991:991
 WORKDIR /data
 VOLUME /data
 EXPOSE 8008 8448

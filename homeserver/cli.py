@@ -1,5 +1,6 @@
 """The command `homeserver`: what operators type."""
 
+import json
 import os
 import sys
 from collections.abc import Coroutine, Iterator
@@ -19,12 +20,27 @@ from homeserver.core.ids import ServerName, UserId
 from homeserver.core.version import NAME, VERSION
 from homeserver.runtime.administration import administration
 from homeserver.runtime.clock import SystemClock
+from homeserver.runtime.federation_cli import (
+    federation_doctor,
+    federation_retry,
+    federation_status,
+    finding_json,
+    finding_line,
+)
 from homeserver.runtime.listeners import ListenError
+from homeserver.runtime.signing_key import (
+    RESTART_MS,
+    describe_keys,
+    load_own_keys,
+    new_signing_key,
+    rotate_signing_key,
+)
 from homeserver.runtime.start import ServerError, database_of, run_server, run_worker
 from homeserver.services.accounts.administration import NewAccount
 from storage.embedded import EmbeddedPostgresError
 from storage.errors import DatabaseError
 from storage.migrate import migrate, rebase, status
+from storage.schema_reference import schema_markdown
 from storage.users import UserRow
 
 T = TypeVar("T")
@@ -207,6 +223,36 @@ def _ask_password() -> str:
     return answer
 
 
+@main.group("signing-key")
+def signing_key() -> None:
+    """Look after the keys with which the server signs its events and requests."""
+
+
+@signing_key.command("generate")
+def signing_key_generate() -> None:
+    """Write a new key to standard output, as a line for `signing.key`. It is secret."""
+    click.echo(new_signing_key().format())
+
+
+@signing_key.command("list")
+@config_option
+def signing_key_list(config_file: Path) -> None:
+    """List the server's keys, one per line, with what they are for."""
+    with _told():
+        for line in describe_keys(load_own_keys(load_config(config_file, os.environ).data_dir)):
+            click.echo(line)
+
+
+@signing_key.command("rotate")
+@config_option
+@click.confirmation_option(prompt="The server must be restarted right afterwards. Go on?")
+def signing_key_rotate(config_file: Path) -> None:
+    """Make a new key and retire those in use, which stay published for what they have signed."""
+    with _told():
+        key = rotate_signing_key(load_config(config_file, os.environ).data_dir, now_ms=SystemClock().now_ms())
+    click.echo(f"The server signs with {key.key_id} once it is restarted; do so within {RESTART_MS // 60_000} minutes")
+
+
 @main.group()
 def db() -> None:
     """Look after the database."""
@@ -253,6 +299,78 @@ def db_rebase(config_file: Path) -> None:
     with _config_with_database(config_file) as config:
         offset = _run(rebase(config.database.url))
     click.echo(f"Rebased by {offset}")
+
+
+@db.command("schema-reference")
+def db_schema_reference() -> None:
+    """Write what each table is for, and what bounds it, to standard output, in Markdown."""
+    click.echo(schema_markdown(), nl=False)
+
+
+@main.group()
+def federation() -> None:
+    """See how this server gets on with others."""
+
+
+def _server_name(_: click.Context, __: click.Parameter, value: str | None) -> ServerName | None:
+    """The server that an argument names, if there is one."""
+    try:
+        return None if value is None else ServerName.parse(value)
+    except InvalidParam as error:
+        raise click.BadParameter(error.message) from error
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, times in milliseconds.")
+
+
+@federation.command("status")
+@config_option
+@click.argument("destination", callback=_server_name, required=False)
+@json_option
+def federation_status_command(config_file: Path, destination: ServerName | None, as_json: bool) -> None:
+    """List the servers that something waits for or that do not answer; or tell of DESTINATION alone."""
+    with _config_with_database(config_file) as config:
+        report = _run(federation_status(config, SystemClock(), destination))
+    click.echo(json.dumps(report.json(), indent=2) if as_json else "\n".join(report.lines()))
+
+
+@federation.command("retry")
+@config_option
+@click.argument("destination", callback=_server_name, required=False)
+@click.option("--all", "all_servers", is_flag=True, help="Try all servers that do not answer.")
+def federation_retry_command(config_file: Path, destination: ServerName | None, all_servers: bool) -> None:
+    """Try DESTINATION again now, though it has not answered a while ago."""
+    if (destination is None) is not all_servers:
+        raise click.UsageError("Name a server, or say --all")
+    with _config_with_database(config_file) as config:
+        retried = _run(federation_retry(config, SystemClock(), destination))
+    for server in retried:
+        click.echo(f"Will be tried: {server}")
+    if not retried:
+        click.echo("Nothing to do: it is not being left alone" if destination else "Nothing to do")
+
+
+@federation.command("doctor")
+@config_option
+@click.argument("name", callback=_server_name)
+@json_option
+def federation_doctor_command(config_file: Path, name: ServerName, as_json: bool) -> None:
+    """Find out what is wrong between this server and the server NAME, which may be this one.
+
+    Exit code 1 if there is a problem.
+    """
+
+    async def examine(config: Config) -> bool:
+        has_problem = False
+        async for finding in federation_doctor(config, SystemClock(), name):
+            click.echo(json.dumps(finding_json(finding)) if as_json else finding_line(finding))
+            has_problem |= finding.is_problem
+        return has_problem
+
+    with _config_with_database(config_file) as config:
+        has_problem = _run(examine(config))
+    if has_problem:
+        sys.exit(1)
 
 
 @contextmanager

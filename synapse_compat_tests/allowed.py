@@ -194,6 +194,14 @@ ROOMS: Final = (
         place=r"^\.chunk$",
     ),
     Allowed(
+        "members who say nothing of themselves",
+        "Names and pictures are texts in the specification, never null.",
+        request="/joined_members$",
+        place=r"\.(display_name|avatar_url)$",
+        synapse="^null$",
+        ours="^nothing$",
+    ),
+    Allowed(
         "memberships in summaries",
         "Who has no membership is told none.",
         request="/room_summary/",

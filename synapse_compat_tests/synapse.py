@@ -3,8 +3,9 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,45 +49,98 @@ def python_of_synapse() -> str | None:
     return python if python and Path(python).exists() else None
 
 
-@asynccontextmanager
-async def synapse(folder: Path, python: str, server_name: str) -> AsyncIterator[str]:
-    """The URL of a Synapse that runs until the block ends."""
-    folder.mkdir()
-    port = free_port()
-    config_file = folder / "homeserver.yaml"
-    config_file.write_text(json.dumps(_config(folder, port, server_name)))
-    (folder / "log.yaml").write_text(json.dumps(_LOGGING))
-    command = (python, "-m", "synapse.app.homeserver", "-c", str(config_file))
-    with (folder / "synapse.log").open("wb") as log:
-        generating = await asyncio.create_subprocess_exec(*command, "--generate-keys", stdout=log, stderr=log)
-        assert await generating.wait() == 0, (folder / "synapse.log").read_text()
-        process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, cwd=folder)
-    url = f"http://127.0.0.1:{port}"
+@dataclass
+class SynapseProcess:
+    """A Synapse in a folder of its own, which it keeps over restarts.
 
-    async def is_ready() -> bool:
-        assert process.returncode is None, (folder / "synapse.log").read_text()[-3000:]
+    Attributes:
+        folder: where its configuration, data and log are.
+        python: the Python that has it installed.
+        server_name: its name.
+        settings: what its configuration says besides, or in place of, what it says for every test.
+    """
+
+    folder: Path
+    python: str
+    server_name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    process: asyncio.subprocess.Process | None = field(default=None, init=False)
+
+    @property
+    def url(self) -> str:
+        """Where clients reach it."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        """What it has logged."""
+        return self._log_file.read_text(errors="replace")
+
+    async def start(self) -> None:
+        """Starts it, and waits until it is healthy.
+
+        Raises:
+            AssertionError: it ended instead.
+            TimeoutError: it does not become healthy in time.
+        """
+        assert self.process is None, "it is running"
+        command = (self.python, "-m", "synapse.app.homeserver", "-c", str(self._config_file))
+        is_new = not self.folder.exists()
+        if is_new:
+            self._configure()
+        with self._log_file.open("ab") as log:
+            if is_new:
+                generating = await asyncio.create_subprocess_exec(*command, "--generate-keys", stdout=log, stderr=log)
+                assert await generating.wait() == 0, self.log
+            self.process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, cwd=self.folder)
+        await wait_until(self._is_ready, seconds_max=START_SECONDS_MAX)
+
+    async def stop(self) -> None:
+        """Asks it to stop; what does not end in time is killed."""
+        process, self.process = self.process, None
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            async with asyncio.timeout(STOP_SECONDS_MAX):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    def _configure(self) -> None:
+        self.folder.mkdir()
+        config = {**_config(self.folder, self.port, self.server_name), **self.settings}
+        self._config_file.write_text(json.dumps(config))
+        (self.folder / "log.yaml").write_text(json.dumps(_LOGGING))
+
+    @property
+    def _config_file(self) -> Path:
+        return self.folder / "homeserver.yaml"
+
+    @property
+    def _log_file(self) -> Path:
+        return self.folder / "synapse.log"
+
+    async def _is_ready(self) -> bool:
+        assert self.process is not None, "it is not running"
+        assert self.process.returncode is None, self.log[-3000:]
         with suppress(aiohttp.ClientError, ConnectionError):
-            async with aiohttp.ClientSession() as http, http.get(f"{url}/health") as answer:
+            async with aiohttp.ClientSession() as http, http.get(f"{self.url}/health") as answer:
                 return answer.status == 200
         return False
 
+
+@asynccontextmanager
+async def synapse(folder: Path, python: str, server_name: str) -> AsyncIterator[str]:
+    """The URL of a Synapse that runs until the block ends."""
+    process = SynapseProcess(folder, python, server_name)
     try:
-        await wait_until(is_ready, seconds_max=START_SECONDS_MAX)
-        yield url
+        await process.start()
+        yield process.url
     finally:
-        await _stop(process)
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        async with asyncio.timeout(STOP_SECONDS_MAX):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+        await process.stop()
 
 
 _LOGGING: Final = {

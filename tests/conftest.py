@@ -7,6 +7,7 @@ import asyncio
 import functools
 import inspect
 import itertools
+import os
 import shutil
 import signal
 import tempfile
@@ -23,6 +24,7 @@ from storage.migrate import migrate
 
 TEST_SECONDS_MAX = 60
 CLUSTER_PREFIX = "heliograph-test-"
+MEMORY_BYTES_MIN = 4 * 1024**3
 
 # No test may lose its data by a power cut.
 FAST = {
@@ -86,7 +88,7 @@ def cluster_folder() -> Iterator[Path]:
 
 @contextmanager
 def _new_cluster_folder() -> Iterator[Path]:
-    top = Path(tempfile.mkdtemp(prefix=CLUSTER_PREFIX))
+    top = Path(tempfile.mkdtemp(prefix=CLUSTER_PREFIX, dir=_clusters_folder()))
     try:
         yield top / "postgres"
     finally:
@@ -136,9 +138,17 @@ def _with_database(url: str, name: str) -> str:
     return url.replace("/postgres?", f"/{name}?")
 
 
+def _clusters_folder() -> Path:
+    """Where clusters are made: in memory, if there is room, for each test has a database that is copied and dropped."""
+    memory = Path("/dev/shm")
+    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= MEMORY_BYTES_MIN:
+        return memory
+    return Path(tempfile.gettempdir())
+
+
 def _remove_abandoned_clusters() -> None:
     """Stops what the clusters of killed test runs left running."""
-    for folder in Path(tempfile.gettempdir()).glob(CLUSTER_PREFIX + "*"):
+    for folder in _clusters_folder().glob(CLUSTER_PREFIX + "*"):
         abandoned = (folder / "postgres" / "postmaster.pid").exists()
         if abandoned and EmbeddedPostgres(folder / "postgres").stop_abandoned():
             shutil.rmtree(folder, ignore_errors=True)

@@ -209,10 +209,19 @@ class FederationConfig:
     """Certificate authorities to trust, in PEM form, in place of those of the system."""
     ip_range_blocklist: tuple[IpNetwork, ...] = PRIVATE_RANGES
     """Addresses that the server never connects to on behalf of others, for federation, push and previews."""
+    ip_range_allowlist: tuple[IpNetwork, ...] = ()
+    """Addresses that it connects to nevertheless, for example `[10.1.2.3]` for a server in your own network."""
     trusted_key_servers: tuple[KeyServerConfig, ...] = ()
     """Servers that are asked for the keys of servers that cannot be reached: `[{server_name: example.com}]`."""
+    denied_keys: tuple[str, ...] = ()
+    """Signing keys that nobody's signatures are accepted from, because they have become known: each as it is published,
+    in base64, or as the SHA-256 of its 32 bytes in hexadecimal digits."""
     allowed_servers: tuple[str, ...] | None = None
-    """The only servers to talk with; `null`: all."""
+    """The only servers to talk with, by name; `*` and `?` stand for any characters. `null`: all."""
+    denied_servers: tuple[str, ...] = ()
+    """Servers not to talk with, neither by our own accord nor when they ask; written as `allowed_servers`."""
+    faster_joins: bool = True
+    """Whether users are in a room of other servers as soon as most of its state has come; its members follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +317,9 @@ class ProfileConfig:
     lookup_without_login: bool = True
     """Whether profiles can be read without an account."""
     lookup_only_in_shared_rooms: bool = False
-    """Whether users see the profiles only of those with whom they share a room."""
+    """Whether users, and other servers, see the profiles only of those with whom they share a room."""
+    lookup_by_servers: bool = True
+    """Whether other servers can read profiles."""
     displayname_changes: bool = True
     """Whether users can change their display name."""
     avatar_url_changes: bool = True

@@ -27,6 +27,7 @@ from client_api.sections import (
 )
 from homeserver.config.schema import Config
 from homeserver.core.clock import Clock
+from homeserver.runtime.application import BackgroundTask
 from homeserver.services.accounts.account_data import AccountData, ComputedContent
 from homeserver.services.accounts.administration import Administration
 from homeserver.services.accounts.attempts import AttemptCounts, AttemptLimits
@@ -48,6 +49,7 @@ from homeserver.services.accounts.registration_tokens import RegistrationTokens
 from homeserver.services.accounts.session_lookup import SessionLookup
 from homeserver.services.accounts.sessions import Sessions
 from homeserver.services.accounts.shared_secret import SharedSecretRegistration
+from homeserver.services.accounts.token_key_upkeep import TokenKeyUpkeep
 from homeserver.services.accounts.token_signer import TokenSigner
 from homeserver.services.accounts.uia import UserInteractiveAuth
 from homeserver.services.accounts.uia_stages import DummyStage, PasswordStage, RegistrationTokenStage, TermsStage
@@ -87,6 +89,7 @@ class Accounts:
     uia: UserInteractiveAuth
     sections: Sequence[Section]
     admin_sections: Sequence[Section]
+    background: Sequence[BackgroundTask]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +165,10 @@ def compose_accounts(
         uia=proofs.uia,
         sections=(),
         admin_sections=(),
+        background=(
+            BackgroundTask("last_seen", access.last_seen.run),
+            BackgroundTask("token_key_upkeep", TokenKeyUpkeep(db=db, clock=clock, signer=access.signer).run),
+        ),
     )
     return replace(
         accounts,

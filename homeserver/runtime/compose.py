@@ -11,26 +11,32 @@ from redis.asyncio import Redis
 from client_api.auth import client_authenticator
 from homeserver.config.schema import Config
 from homeserver.core.clock import Clock
-from homeserver.core.errors import Unauthorized
 from homeserver.core.signing import SigningKey
 from homeserver.runtime import health, metrics
 from homeserver.runtime.accounts import Accounts, Means, compose_accounts
 from homeserver.runtime.application import Application, BackgroundTask
+from homeserver.runtime.backfill import compose_backfill
+from homeserver.runtime.encryption import compose_encryption
+from homeserver.runtime.federation import compose_federation
+from homeserver.runtime.incoming import compose_incoming
 from homeserver.runtime.live import compose_live
+from homeserver.runtime.memberships_elsewhere import compose_memberships_elsewhere
+from homeserver.runtime.other_servers import MakeHttpClient, OtherServers, connect_other_servers, http_client
 from homeserver.runtime.push import compose_push
 from homeserver.runtime.reading import compose_reading
+from homeserver.runtime.room_writing import compose_room_writing
 from homeserver.runtime.rooms import compose_rooms
-from homeserver.runtime.signing_key import load_signing_key
+from homeserver.runtime.signing_key import load_own_keys
 from homeserver.services.accounts.attempts import AttemptCounts, LocalAttemptCounts
 from homeserver.services.accounts.redis_attempts import RedisAttemptCounts
 from homeserver.services.admin.departures import Departures
+from homeserver.services.e2ee.keys_of_devices import KeysOfDevices
 from homeserver.services.ephemeral.presence import Presence
-from homeserver.services.ports import NoRemoteProfiles
 from homeserver.services.rooms import profile_updates as profile_updates_stream
 from homeserver.services.stream.follower import Follower
 from homeserver.services.stream.hub import Hub, StreamKeys
 from homeserver.web.dispatch import Dispatcher, prepare
-from homeserver.web.endpoint import Endpoint, RateLimit, Request, Section
+from homeserver.web.endpoint import RateLimit, Section
 from homeserver.web.rate_limits import BucketStore, LocalBuckets, Rate, RateLimits
 from homeserver.web.redis_rate_limits import RedisBuckets
 from homeserver.web.websocket import WEBSOCKET_SECTION, WebSocketTransport
@@ -40,7 +46,9 @@ from storage.bus.base import Bus
 from storage.bus.memory import MemoryBus
 from storage.bus.redis import RedisBus
 from storage.database import Database
+from storage.device_lists import SELECT_DEVICE_LIST_KEYS
 from storage.devices import SELECT_DEVICE_KEYS
+from storage.one_time_keys import SELECT_KEY_COUNT_KEYS
 from storage.presence import SELECT_PRESENCE_KEYS
 from storage.profiles import SELECT_PROFILE_KEYS
 from storage.push_rules import SELECT_PUSH_RULE_KEYS
@@ -54,6 +62,8 @@ STREAMS: Final = (
     StreamKeys("membership_changes", SELECT_MEMBERSHIP_KEYS),
     StreamKeys("account_data", SELECT_ACCOUNT_DATA_KEYS),
     StreamKeys("devices", SELECT_DEVICE_KEYS),
+    StreamKeys("device_lists", SELECT_DEVICE_LIST_KEYS),
+    StreamKeys("key_counts", SELECT_KEY_COUNT_KEYS),
     StreamKeys("presence", SELECT_PRESENCE_KEYS),
     StreamKeys("profiles", SELECT_PROFILE_KEYS),
     StreamKeys("push_rules", SELECT_PUSH_RULE_KEYS),
@@ -64,18 +74,28 @@ STREAMS: Final = (
 
 
 @asynccontextmanager
-async def compose(config: Config, clock: Clock, *, bus: Bus | None = None) -> AsyncIterator[Application]:
+async def compose(
+    config: Config,
+    clock: Clock,
+    *,
+    bus: Bus | None = None,
+    other_servers: OtherServers | None = None,
+    make_http_client: MakeHttpClient = http_client,
+) -> AsyncIterator[Application]:
     """A worker, until the block ends; its database must be up and migrated.
 
     Args:
         config: all settings.
         clock: the time.
         bus: what carries its wakes, where several workers share a process; None for the one that the settings name.
+        other_servers: the ways to other servers, where they are not to be reached over the network; None for those
+            that the settings say.
+        make_http_client: makes what connects to other hosts.
 
     Raises:
         DatabaseUnavailable: the database is away.
     """
-    key = load_signing_key(config.data_dir)
+    own_keys = load_own_keys(config.data_dir)
     async with AsyncExitStack() as stack:
         db = await stack.enter_async_context(
             Database(config.database.url, config.database, statement_names=statement_names())
@@ -86,10 +106,13 @@ async def compose(config: Config, clock: Clock, *, bus: Bus | None = None) -> As
         bus = bus or _bus(config, clock)
         hub = Hub(db=db, bus=bus, clock=clock, streams=STREAMS)
         means = Means(config=config, db=db, bus=bus, clock=clock)
-        services = _services(means, hub=hub, key=key, redis=redis)
+        others = other_servers or await connect_other_servers(
+            means, own_keys=own_keys, make_http_client=make_http_client, stack=stack
+        )
+        services = _services(means, hub=hub, key=own_keys.signing, redis=redis, others=others)
         dispatcher = Dispatcher(
             authenticate_client=client_authenticator(services.accounts.authentication),
-            authenticate_server=_refuse_server,
+            authenticate_server=others.authenticate,
             rate_limits=_rate_limits(config, clock, redis),
             writes=writes,
             clock=clock,
@@ -108,6 +131,7 @@ async def compose(config: Config, clock: Clock, *, bus: Bus | None = None) -> As
         yield Application(
             sections={
                 "client": services.client_sections,
+                "federation": services.federation_sections if config.federation.enabled else (),
                 "admin": services.accounts.admin_sections,
                 "health": [health.section(db)],
                 "metrics": [metrics.section()],
@@ -126,25 +150,37 @@ class _Services:
 
     accounts: Accounts
     client_sections: Sequence[Section]
+    federation_sections: Sequence[Section]
     background: Sequence[BackgroundTask]
 
 
-def _services(means: Means, *, hub: Hub, key: SigningKey, redis: Redis | None) -> _Services:
-    db, clock = means.db, means.clock
+def _services(means: Means, *, hub: Hub, key: SigningKey, redis: Redis | None, others: OtherServers) -> _Services:
+    db, clock, remotes = means.db, means.clock, others.remotes
     push = compose_push(means, hub=hub)
     departure_due = asyncio.Event()
     accounts = compose_accounts(
         means,
         on_departure=departure_due.set,
         attempt_counts=_attempt_counts(clock, redis),
-        remote_profiles=NoRemoteProfiles(),
+        remote_profiles=remotes.profiles,
+        device_observers=(KeysOfDevices(),),
         computed_account_data={"m.push_rules": push.rules.content},
     )
     presence = Presence(db=db, clock=clock, config=means.config.presence)
+    writing = compose_room_writing(means, key=key, push=push.evaluation, remotes=remotes)
+    incoming = compose_incoming(means, writing=writing, remotes=remotes, push=push.evaluation)
+    elsewhere = compose_memberships_elsewhere(means, key=key, writing=writing, incoming=incoming, remotes=remotes)
     rooms = compose_rooms(
-        means, key=key, push=push.evaluation, room_rules=push.rules, note_activity=presence.note_activity
+        means,
+        writing=writing,
+        incoming=incoming,
+        elsewhere=elsewhere,
+        remotes=remotes,
+        room_rules=push.rules,
+        note_activity=presence.note_activity,
     )
-    reading = compose_reading(means, rooms)
+    backfill = compose_backfill(means, writing=writing, incoming=incoming, remotes=remotes)
+    reading = compose_reading(means, rooms, remotes=remotes, backfill=backfill, imports=backfill)
     live = compose_live(means, hub=hub, presence=presence, accounts=accounts, rooms=rooms, reading=reading, push=push)
     profile_updates = Follower(
         name=profile_updates_stream.NAME,
@@ -155,16 +191,36 @@ def _services(means: Means, *, hub: Hub, key: SigningKey, redis: Redis | None) -
         clock=clock,
     )
     departures = Departures(db=db, memberships=rooms.memberships, due=departure_due)
-    parts = (accounts, rooms, reading, live, push)
+    encryption = compose_encryption(means, hub=hub, uia=accounts.uia, others=others)
+    federation = compose_federation(
+        means,
+        hub=hub,
+        key=key,
+        accounts=accounts,
+        writing=writing,
+        rooms=rooms,
+        reading=reading,
+        live=live,
+        encryption=encryption,
+        incoming=incoming,
+        others=others,
+    )
+    parts = (accounts, rooms, reading, live, push, encryption)
     return _Services(
         accounts=accounts,
+        federation_sections=federation.sections,
         client_sections=[*(section for part in parts for section in part.sections), WEBSOCKET_SECTION],
         background=[
-            BackgroundTask("last_seen", accounts.last_seen.run),
+            *accounts.background,
             BackgroundTask("departures", departures.run),
             BackgroundTask("profile_updates", profile_updates.run),
             *live.background,
             *push.background,
+            *encryption.background,
+            BackgroundTask("backfill", backfill.run),
+            *elsewhere.background,
+            *federation.background,
+            *others.background,
         ],
     )
 
@@ -200,7 +256,3 @@ def _rate_limits(config: Config, clock: Clock, redis: Redis | None) -> RateLimit
 def _attempt_counts(clock: Clock, redis: Redis | None) -> AttemptCounts:
     local = LocalAttemptCounts(clock)
     return local if redis is None else RedisAttemptCounts(redis, fallback=local, clock=clock)
-
-
-async def _refuse_server(_: Endpoint, __: Request) -> Request:
-    raise Unauthorized("This server does not federate")

@@ -19,6 +19,7 @@ from homeserver.services.rooms.initial_sync import InitialSync
 from homeserver.services.stream.hub import Hub
 from homeserver.services.sync.account import AccountSections
 from homeserver.services.sync.interests import InterestsOfUsers
+from homeserver.services.sync.key_counts import KeyCountsOfDevices
 from homeserver.services.sync.longpoll import LongPoll
 from homeserver.services.sync.recent import RecentChanges
 from homeserver.services.sync.response import SyncResponses
@@ -32,8 +33,11 @@ from homeserver.web.endpoint import Section
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """All endpoints, and what runs beside the listeners."""
+    """What others build upon, all endpoints, and what runs beside the listeners."""
 
+    typing: Typing
+    receipts: Receipts
+    presence: Presence
     sections: Sequence[Section]
     background: Sequence[BackgroundTask]
 
@@ -52,6 +56,7 @@ def compose_live(
         recent=recent,
         interests=interests,
         to_device=ToDeviceMessages(recent=recent),
+        key_counts=KeyCountsOfDevices(recent=recent),
         rooms=RoomSections(
             timelines=Timelines(access=rooms.access),
             states=StateSections(states=rooms.states, sent_members=sent_members),
@@ -70,6 +75,9 @@ def compose_live(
     )
     longpoll = LongPoll(hub=hub, clock=clock, interests=interests, responses=responses)
     return Live(
+        typing=typing_service,
+        receipts=receipts_service,
+        presence=presence,
         sections=(
             v3.section(longpoll, accounts.filters, presence, means.config.limits),
             old_sync.section(event_stream, initial_sync, reading.contexts, presence, means.config.limits),

@@ -13,21 +13,22 @@ from client_api.sections import (
     room_upgrade,
 )
 from homeserver.core.ids import UserId
-from homeserver.core.signing import SigningKey
 from homeserver.runtime.accounts import Means
+from homeserver.runtime.incoming import Incoming
+from homeserver.runtime.memberships_elsewhere import MembershipsElsewhere
+from homeserver.runtime.other_servers import Remotes
+from homeserver.runtime.room_writing import RoomWriting
 from homeserver.services.rooms.access import RoomAccess
 from homeserver.services.rooms.aggregations import Aggregations
-from homeserver.services.rooms.alias_lookup import AliasLookup, NoRemoteAliases
+from homeserver.services.rooms.alias_lookup import AliasLookup
 from homeserver.services.rooms.append import Appender
 from homeserver.services.rooms.create import RoomCreation
-from homeserver.services.rooms.drafts import PushEvaluator
-from homeserver.services.rooms.heads import Heads
-from homeserver.services.rooms.lanes import Lanes
 from homeserver.services.rooms.membership import Memberships
 from homeserver.services.rooms.profile_updates import ProfileUpdates
 from homeserver.services.rooms.redactions import Redactions
 from homeserver.services.rooms.rendering import EventRenderer
 from homeserver.services.rooms.send import MessageEvents
+from homeserver.services.rooms.server_access import ServerAccess
 from homeserver.services.rooms.state import RoomState
 from homeserver.services.rooms.stripped_state import StrippedState
 from homeserver.services.rooms.succession import RoomRules, RoomSuccession
@@ -42,6 +43,7 @@ class Rooms:
     """The services that others build upon, and all endpoints."""
 
     access: RoomAccess
+    server_access: ServerAccess
     aliases: AliasLookup
     appender: Appender
     memberships: Memberships
@@ -55,38 +57,40 @@ class Rooms:
 def compose_rooms(
     means: Means,
     *,
-    key: SigningKey,
-    push: PushEvaluator,
+    writing: RoomWriting,
+    incoming: Incoming,
+    elsewhere: MembershipsElsewhere,
+    remotes: Remotes,
     room_rules: RoomRules,
     note_activity: Callable[[UserId], None] = lambda _: None,
 ) -> Rooms:
-    """Builds all services of rooms and their endpoints; `note_activity` is told of each user who sends something."""
+    """Builds all services of rooms and their endpoints.
+
+    Args:
+        means: what it is made with.
+        writing: what writes into rooms.
+        incoming: what takes events of other servers in.
+        elsewhere: what memberships need of other servers.
+        remotes: other servers, as they can be asked.
+        room_rules: what becomes of push rules when a room is replaced.
+        note_activity: is told of each user who sends something.
+    """
     config, db = means.config, means.db
-    states = StateStore()
+    states, appender = writing.states, writing.appender
     access = RoomAccess(states=states)
-    aliases = AliasLookup(db=db, server_name=config.server_name, remote=NoRemoteAliases())
-    appender = Appender(
-        db=db,
-        bus=means.bus,
-        clock=means.clock,
-        server_name=config.server_name,
-        key=key,
-        heads=Heads(),
-        lanes=Lanes(),
-        push=push,
-    )
+    aliases = AliasLookup(db=db, clock=means.clock, server_name=config.server_name, remote=remotes.directories)
     succession = RoomSuccession(db=db, bus=means.bus, room_rules=room_rules)
-    memberships = Memberships(db=db, appender=appender, server_name=config.server_name, succession=succession)
-    redactions = Redactions(db=db, appender=appender, server_name=config.server_name)
-    messages = MessageEvents(db=db, appender=appender, redactions=redactions, note_activity=note_activity)
-    creation = RoomCreation(
+    memberships = Memberships(
         db=db,
         appender=appender,
-        clock=means.clock,
         server_name=config.server_name,
-        rooms_config=config.rooms,
-        directory_config=config.directory,
+        succession=succession,
+        joins_elsewhere=elsewhere.joins,
+        elsewhere=elsewhere.memberships,
+        completeness=elsewhere.partial_states,
     )
+    redactions = Redactions(db=db, appender=appender, server_name=config.server_name)
+    messages = MessageEvents(db=db, appender=appender, redactions=redactions, note_activity=note_activity)
     state = RoomState(
         db=db,
         appender=appender,
@@ -99,6 +103,7 @@ def compose_rooms(
     )
     return Rooms(
         access=access,
+        server_access=incoming.server_access,
         aliases=aliases,
         appender=appender,
         memberships=memberships,
@@ -107,7 +112,7 @@ def compose_rooms(
         states=states,
         stripped_state=StrippedState(states=states),
         sections=(
-            create_room.section(creation),
+            create_room.section(_creation(means, appender=appender, memberships=memberships)),
             joined_rooms.section(memberships),
             room_membership.section(memberships, aliases),
             room_send.section(messages),
@@ -115,4 +120,17 @@ def compose_rooms(
             room_state.section(state),
             room_upgrade.section(RoomUpgrades(db=db, appender=appender, succession=succession)),
         ),
+    )
+
+
+def _creation(means: Means, *, appender: Appender, memberships: Memberships) -> RoomCreation:
+    config = means.config
+    return RoomCreation(
+        db=means.db,
+        appender=appender,
+        clock=means.clock,
+        server_name=config.server_name,
+        rooms_config=config.rooms,
+        directory_config=config.directory,
+        invitations=memberships,
     )

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +22,7 @@ from homeserver.runtime.clock import SystemClock
 from homeserver.runtime.compose import compose
 from homeserver.runtime.listeners import Listener, bind_all, close_all, descriptors, inherit
 from homeserver.runtime.logging import configure_logging
-from homeserver.runtime.metrics import FOLDER_VARIABLE, forget_worker
+from homeserver.runtime.metrics import FOLDER_VARIABLE, forget_worker, workers_folder
 from homeserver.runtime.server import serve
 from homeserver.runtime.supervisor import Supervisor
 from storage.embedded import LOCK_SECONDS_MAX, AlreadyOwned, EmbeddedPostgres
@@ -154,11 +153,11 @@ async def _supervise(
     stop = asyncio.Event()
     on_stop_signal(stop.set)
     inherited = [bound.fileno() for listener in listeners for bound in listener.sockets]
-    with tempfile.TemporaryDirectory(prefix="heliograph-metrics-") as metrics_folder, _pipe() as lifeline:
+    with workers_folder() as (metrics_folder, metrics_lock), _pipe() as lifeline:
         worker_environment = {
             **environment,
             f"{PREFIX}DATABASE_URL": config.database.url,
-            FOLDER_VARIABLE: metrics_folder,
+            FOLDER_VARIABLE: str(metrics_folder),
         }
 
         def start_worker(number: int) -> Coroutine[Any, Any, asyncio.subprocess.Process]:
@@ -167,7 +166,7 @@ async def _supervise(
             return asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "homeserver", "run-worker", "--config", str(config_file), *words),
                 env=worker_environment,
-                pass_fds=(*inherited, lifeline),
+                pass_fds=(*inherited, lifeline, metrics_lock),
                 stdin=asyncio.subprocess.DEVNULL,
             )
 
@@ -176,7 +175,7 @@ async def _supervise(
             start_worker=start_worker,
             # The workers' sockets are the same: only when all have closed them, callers are refused.
             stopping=lambda: close_all(listeners),
-            ended=lambda pid: forget_worker(pid, Path(metrics_folder)),
+            ended=lambda pid: forget_worker(pid, metrics_folder),
             stop_seconds_max=config.limits.shutdown_timeout_ms / 1000 + STOP_SECONDS_EXTRA,
             clock=SystemClock(),
         ).run(stop)

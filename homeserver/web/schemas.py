@@ -9,8 +9,10 @@ https://json-schema.org/draft/2020-12/json-schema-validation
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, cast
 
+import orjson
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.protocols import Validator
 from jsonschema.validators import extend
@@ -22,6 +24,7 @@ SchemaCheck = Callable[[Any], None]
 """Raises MissingParam or BadJson if a body does not fit."""
 
 _NAME_CHARACTERS_MAX: Final = 100
+_SCHEMAS_MAX: Final = 1000
 _ARTICLES: Final = {"array": "an array", "integer": "an integer", "object": "an object", "null": "null"}
 
 
@@ -45,9 +48,15 @@ def compile_schema(schema: Mapping[str, Any]) -> SchemaCheck:
     Raises (here):
         jsonschema.SchemaError: the schema is none.
     """
-    plain = dict(schema)
-    _Validator.check_schema(plain)
-    validator = _Validator(plain)
+    return _compile(orjson.dumps(schema))
+
+
+# Checking that a schema is one costs most of what a server's start costs, and many endpoints share theirs.
+@lru_cache(maxsize=_SCHEMAS_MAX)
+def _compile(text: bytes) -> SchemaCheck:
+    schema = orjson.loads(text)
+    _Validator.check_schema(schema)
+    validator = _Validator(schema)
 
     def check(body: Any) -> None:
         for error in validator.iter_errors(body):

@@ -20,6 +20,7 @@ from homeserver.core.ids import ServerName
 from homeserver.runtime.accounts import Accounts, Means, compose_accounts
 from homeserver.runtime.application import BackgroundTask
 from homeserver.runtime.compose import compose
+from homeserver.runtime.other_servers import OtherServers, Remotes
 from homeserver.services.accounts.attempts import LocalAttemptCounts
 from homeserver.services.ports import NoRemoteProfiles
 from homeserver.services.stream.hub import Hub
@@ -125,6 +126,11 @@ class Site:
             "extensions": {},
         }
         return await asgi_call(self.app, scope, content)
+
+    async def ask_as(self, origin: str, method: str, path: str, json: Any = None, **query: Any) -> Reply:
+        """Sends a request of another server, believed to be its own. The path is absolute."""
+        headers = {"authorization": f"X-Matrix origin={origin}"}
+        return await self.request(method, path, json=json, query=query, headers=headers)
 
     def anonymous(self, ip: str = "192.0.2.1") -> Client:
         """A client without a session."""
@@ -234,18 +240,31 @@ async def running_server(
 
 @asynccontextmanager
 async def composed_server(
-    database_url: str, config: Config = CONFIG, *, clock: FastClock | None = None, bus: Bus | None = None
+    database_url: str,
+    config: Config = CONFIG,
+    *,
+    clock: FastClock | None = None,
+    bus: Bus | None = None,
+    remotes: Remotes | None = None,
 ) -> AsyncIterator[Site]:
-    """A whole server on a database, composed as in production; several may run on one, and share a bus."""
+    """A whole server on a database, composed as in production; several may run on one, and share a bus.
+
+    No request leaves it. `remotes` are other servers by value, as far as a test has them, and `Site.ask_as` makes
+    requests of other servers.
+    """
     clock = clock or FastClock(speed=1)
+    others = OtherServers(remotes=remotes or Remotes(), authenticate=believe_origin)
     with tempfile.TemporaryDirectory() as folder:
         database = replace(config.database, url=Secret(database_url), pool_size_max=8)
         config = replace(config, data_dir=Path(folder), database=database)
-        async with compose(config, clock, bus=bus) as application, asyncio.TaskGroup() as background:
+        async with (
+            compose(config, clock, bus=bus, other_servers=others) as application,
+            asyncio.TaskGroup() as background,
+        ):
             app = Quart("test", static_folder=None)
             mount(
                 app,
-                operations=prepare(application.sections["client"]),
+                operations=prepare([*application.sections["client"], *application.sections["federation"]]),
                 dispatcher=application.dispatcher,
                 clock=clock,
                 settings=HttpSettings(),
@@ -272,3 +291,11 @@ def _rate_limits(config: Config, clock: FastClock) -> RateLimits:
 
 async def _no_servers(_: Endpoint, __: Request) -> Request:
     raise Unauthorized
+
+
+async def believe_origin(_: Endpoint, request: Request) -> Request:
+    """Takes a request for that of the server that `Authorization: X-Matrix origin=name` names, without a signature."""
+    scheme, _, origin = request.headers.get("authorization", "").partition(" origin=")
+    if scheme != "X-Matrix":
+        raise Unauthorized("The request is not signed")
+    return replace(request, origin=ServerName.parse(origin))

@@ -39,10 +39,12 @@ async def test_capabilities_are_for_users(server: Server) -> None:
 
 async def test_well_known(database_url: str, server: Server) -> None:
     refused(await server.request("GET", "/.well-known/matrix/client"), 404, "M_NOT_FOUND")
+    refused(await server.request("GET", "/.well-known/matrix/server"), 404, "M_NOT_FOUND")
     refused(await server.request("GET", "/.well-known/matrix/support"), 404, "M_NOT_FOUND")
     contacts = (SupportContactConfig(role="m.role.admin", matrix_id="@admin:test"),)
     told = {
         "client_base_url": "https://matrix.test",
+        "server": "matrix.test:443",
         "support_contacts": contacts,
         "support_page": "https://test/help",
     }
@@ -50,6 +52,7 @@ async def test_well_known(database_url: str, server: Server) -> None:
         reply = await other.request("GET", "/.well-known/matrix/client")
         assert reply.json == {"m.homeserver": {"base_url": "https://matrix.test"}}
         assert reply.headers["access-control-allow-origin"] == "*"
+        assert (await other.request("GET", "/.well-known/matrix/server")).json == {"m.server": "matrix.test:443"}
         assert (await other.request("GET", "/.well-known/matrix/support")).json == {
             "contacts": [{"role": "m.role.admin", "matrix_id": "@admin:test"}],
             "support_page": "https://test/help",

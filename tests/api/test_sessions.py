@@ -11,7 +11,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from homeserver.config.schema import Config
+from homeserver.services.accounts.token_key_upkeep import KEY_MS_MAX, OVERLAP_MS, TokenKeyUpkeep
+from storage.token_keys import list_token_keys
 from tests.api.server import CONFIG, Client, Server, password_auth, refused, running_server, with_changes
+from tests.fast_clock import FastClock
 
 WHOAMI = "/account/whoami"
 
@@ -159,6 +162,49 @@ async def test_a_rotated_key_is_taken_up_by_every_worker(database_url: str) -> N
         two.clock.advance(2)
         assert await Client(two, token=client.token).get(WHOAMI)
         assert await Client(two, token=alice.token).get(WHOAMI), "older keys still verify"
+
+
+async def test_a_key_lives_as_long_as_its_tokens(database_url: str) -> None:
+    clock = FastClock(speed=1)
+    async with running_server(database_url, clock=clock) as server:
+        upkeep = TokenKeyUpkeep(db=server.db, clock=clock, signer=server.accounts.signer)
+
+        async def key_ids() -> set[str]:
+            await upkeep.look()
+            async with server.db.connection() as conn:
+                return {row.key_id for row in await list_token_keys(conn)}
+
+        alice = await server.register("alice")
+        first = await key_ids()
+        clock.advance(KEY_MS_MAX / 1000 - 3600)
+        assert await key_ids() == first
+        clock.advance(7200)
+        both = await key_ids()
+        assert both > first, "a year is over"
+        clock.advance(OVERLAP_MS / 1000 + 1)
+        bob = await server.register("bob")
+        assert await key_ids() == both, "alice's token is of the first key"
+        assert await alice.get(WHOAMI)
+        await alice.post("/logout")
+        assert await key_ids() == both - first
+        assert await bob.get(WHOAMI)
+
+
+async def test_a_key_is_kept_until_every_worker_knows_its_successor(database_url: str) -> None:
+    clock = FastClock(speed=1)
+    config = with_workers(2)
+    async with (
+        running_server(database_url, config, clock=clock) as one,
+        running_server(database_url, config, clock=clock) as two,
+    ):
+        await one.register("alice")
+        await (await two.login("alice")).post("/logout/all")
+        newest = await one.accounts.signer.rotate()
+        late = await two.login("alice")
+        assert jwt.get_unverified_header(late.token or "")["kid"] != newest
+        clock.advance(OVERLAP_MS / 1000 + 1)
+        await TokenKeyUpkeep(db=one.db, clock=clock, signer=one.accounts.signer).look()
+        assert await Client(one, token=late.token).get(WHOAMI)
 
 
 async def test_tokens_do_not_expire_unless_asked(server: Server, alice: Client) -> None:

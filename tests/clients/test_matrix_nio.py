@@ -1,5 +1,9 @@
 """Two people with matrix-nio's client, unchanged but for the URL: what they do works, and both see the same."""
 
+import asyncio
+import sys
+from pathlib import Path
+
 import aiohttp
 import pytest
 from nio import (
@@ -51,6 +55,8 @@ from nio.responses import RoomUpgradeResponse
 from tests.clients.nio_clients import PASSWORD, good, heard_messages, joined, logged_in, received, synced, understood
 from tests.processes import HomeserverProcess
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "first_chat.py"
+
 pytestmark = [
     # Of nio itself, with newer versions of its own dependencies.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:nio.*"),
@@ -85,6 +91,15 @@ async def history(client: AsyncClient, room_id: str) -> list[str]:
         if page.end is None:
             return event_ids[::-1]
         start = page.end
+
+
+async def test_the_example_of_a_first_chat(server: HomeserverProcess) -> None:
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(EXAMPLE), server.url), stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await program.communicate()
+    assert program.returncode == 0
+    assert "says 'Hello, Bob'" in output.decode()
 
 
 async def test_accounts(server: HomeserverProcess, alice: AsyncClient) -> None:

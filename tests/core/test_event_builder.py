@@ -94,6 +94,8 @@ def test_a_chain_of_events_refers_to_each_other(version: RoomVersion) -> None:
         assert third.json["prev_events"] == [[event_id, {"sha256": hashes[event_id]}] for event_id in ids]
         with pytest.raises(KeyError):
             build(version, prev_events=ids)
+        unknown = build(version, prev_events=ids, reference_hashes=hashes | {ids[0]: ""})
+        assert unknown.json["prev_events"] == [[ids[0], {}], [ids[1], {"sha256": hashes[ids[1]]}]]
     else:
         assert third.json["prev_events"] == ids
         assert build(version, prev_events=ids, auth_events=ids[:1]) == third

@@ -5,6 +5,7 @@ A seed that fails names itself. `ROOM_SIMULATION_SEEDS=1000` tries more seeds th
 """
 
 import os
+from functools import cache
 
 import pytest
 
@@ -18,6 +19,14 @@ SEEDS = range(FIRST_SEED, FIRST_SEED + int(os.environ.get("ROOM_SIMULATION_SEEDS
 STEPS = 200
 
 all_versions = pytest.mark.parametrize("version", ROOM_VERSIONS.values(), ids=lambda version: version.identifier)
+
+
+@cache
+def simulated(version: RoomVersion, seed: int) -> Simulation:
+    """A simulated room at rest; no test changes it."""
+    simulation = Simulation(version, seed)
+    simulation.run(STEPS)
+    return simulation
 
 
 def check_agreement(simulation: Simulation) -> None:
@@ -40,9 +49,7 @@ def check_agreement(simulation: Simulation) -> None:
 @all_versions
 @pytest.mark.parametrize("seed", SEEDS)
 def test_all_servers_agree_at_rest(version: RoomVersion, seed: int) -> None:
-    simulation = Simulation(version, seed)
-    simulation.run(STEPS)
-    check_agreement(simulation)
+    check_agreement(simulated(version, seed))
 
 
 @all_versions
@@ -50,9 +57,7 @@ def test_the_simulation_gets_into_interesting_places(version: RoomVersion) -> No
     """Otherwise agreement would mean little."""
     rejected = soft_failed = merged = redacted = 0
     for seed in range(3):
-        simulation = Simulation(version, seed)
-        simulation.run(STEPS)
-        for server in simulation.servers:
+        for server in simulated(version, seed).servers:
             rejected += len(server.rejected)
             soft_failed += len(server.soft_failed)
             merged += sum(len(pdu.prev_events) > 1 for pdu in server.events.values())
@@ -72,9 +77,7 @@ def test_the_same_seed_makes_the_same_room(version: RoomVersion) -> None:
 def test_a_redacted_event_keeps_its_id(version: RoomVersion) -> None:
     redacted = []
     for seed in range(3):
-        simulation = Simulation(version, seed)
-        simulation.run(STEPS)
-        server = simulation.servers[0]
+        server = simulated(version, seed).servers[0]
         redacted += [server.events[event_id] for event_id in server.redacted]
     assert redacted
     for pdu in redacted:

@@ -190,7 +190,7 @@ async def rooms_api(
         succession = RoomSuccession(db=db, bus=bus, room_rules=rules)
         memberships = Memberships(db=db, appender=appender, server_name=server_name, succession=succession)
         upgrades = RoomUpgrades(db=db, appender=appender, succession=succession)
-        aliases = AliasLookup(db=db, server_name=server_name, remote=NoRemoteAliases())
+        aliases = AliasLookup(db=db, clock=clock, server_name=server_name, remote=NoRemoteAliases())
         redactions = Redactions(db=db, appender=appender, server_name=server_name)
         messages = MessageEvents(db=db, appender=appender, redactions=redactions)
         access = RoomAccess(states=states)
@@ -211,6 +211,7 @@ async def rooms_api(
             server_name=server_name,
             rooms_config=rooms_config,
             directory_config=directory_config or DirectoryConfig(),
+            invitations=memberships,
         )
         sections: list[Section] = [
             create_room.section(creation),

@@ -105,10 +105,10 @@ async def test_what_cannot_be_redacted(alice: User) -> None:
     room_id, other_room_id = await alice.create(), await alice.create()
     create = (await alice.all_state(room_id))[("m.room.create", "")]["event_id"]
     _refused(await alice.redact(room_id, create))
-    _refused(await alice.redact(room_id, "$unknown"), "M_NOT_FOUND", 404)
+    _refused(await alice.redact(room_id, "$unknown"), "M_INVALID_PARAM", 400)
     _refused(await alice.redact(room_id, "unknown"), "M_INVALID_PARAM", 400)
     elsewhere = await alice.send(other_room_id)
-    _refused(await alice.redact(room_id, elsewhere), "M_NOT_FOUND", 404)
+    _refused(await alice.redact(room_id, elsewhere), "M_INVALID_PARAM", 400)
 
 
 async def test_redacting_twice_keeps_the_first_reason(api: RoomsApi, alice: User) -> None:

@@ -134,6 +134,15 @@ async def test_one_annotation_of_a_kind(alice: User, bob: User) -> None:
     assert (await bob.send_event(room_id, "m.reaction", reaction("+1"))).status == 200
 
 
+async def test_of_the_same_annotations_at_once_one_comes_through(alice: User) -> None:
+    room_id = await alice.create()
+    parent = await alice.send(room_id)
+    content = {"m.relates_to": {"rel_type": "m.annotation", "event_id": parent, "key": "+1"}}
+    async with asyncio.TaskGroup() as group:
+        sent = [group.create_task(alice.send_event(room_id, "m.reaction", content)) for _ in range(6)]
+    assert sorted(task.result().status for task in sent) == [200, *[400] * 5]
+
+
 async def test_threads(api: RoomsApi, alice: User) -> None:
     room_id = await alice.create()
     root = await alice.send(room_id)
