@@ -64,6 +64,8 @@ class Placement:
     Attributes:
         events: by id.
         states: those that the events refer to.
+        gaps: the gaps that they are placed in, by the number of what stands behind, each with the number of the
+            earliest event in it now.
         missing: previous events of theirs that are not in the graph, each with the place before which it is missing.
         relations: what they say by `m.relates_to`; `event` is an `event_nid`.
         replaced_events: events in the graph that redactions among them change.
@@ -75,6 +77,7 @@ class Placement:
     room_nid: int
     events: Mapping[EventId, PlacedEvent]
     states: Sequence[DerivedState]
+    gaps: Mapping[int, int]
     missing: Mapping[EventId, int]
     relations: Sequence[NewRelation] = ()
     replaced_events: Sequence[ReplacedEvent] = ()
@@ -102,12 +105,20 @@ LINK_FOLLOWERS: Final = """
         FROM missing_events m
         JOIN events came ON came.event_id = m.event_id
         JOIN events follower ON follower.room_nid = m.room_nid AND follower.topological = m.topological
-        WHERE m.room_nid = $1 AND came.event_nid = ANY ($2::bigint[])
+        WHERE m.room_nid = $1 AND m.topological = ANY ($2::bigint[])
             AND NOT came.event_nid = ANY (follower.prev_event_nids)
-            AND strpos(follower.federation_json, '"' || m.event_id || '"') > 0
+            AND names_previous(follower.federation_json, m.event_id)
         GROUP BY follower.event_nid
     ) AS linked
     WHERE e.event_nid = linked.event_nid
+"""
+# What is known of but not placed yet, because it is older than what is to come before, is still missing.
+MOVE_GAPS: Final = """
+    UPDATE missing_events m SET topological = moved.lower
+    FROM unnest($2::bigint[], $3::bigint[]) AS moved (upper, lower)
+    WHERE m.room_nid = $1 AND m.topological = moved.upper AND EXISTS (
+        SELECT FROM events e WHERE e.event_id = m.event_id
+    )
 """
 PLACE_EVENTS: Final = """
     UPDATE events e SET topological = n.topological, state_id = n.state_id,
@@ -192,9 +203,10 @@ async def place_events(conn: Connection, placement: Placement) -> None:
     if not is_as_seen:
         raise RoomChanged
     state_ids = await _derive_states(conn, room_nid, placement.states)
-    await conn.execute(LINK_FOLLOWERS, room_nid, nids)
+    await conn.execute(LINK_FOLLOWERS, room_nid, list(placement.gaps))
     await _place(conn, events, state_ids)
     await delete_missing_events(conn, room_nid, placement.events)
+    await conn.execute(MOVE_GAPS, room_nid, list(placement.gaps), list(placement.gaps.values()))
     await put_missing_events(conn, room_nid, placement.missing)
     if placement.relations:
         await _insert_relations(conn, room_nid, placement.relations)
@@ -277,6 +289,14 @@ async def find_floors(conn: Connection, room_nid: int, places: Collection[int]) 
     """
     rows = await conn.fetch(SELECT_FLOORS, room_nid, list(places))
     return {row["topological"]: row["floor"] for row in rows if row["floor"] is not None}
+
+
+SELECT_DEPTHS: Final = "SELECT event_id, depth FROM events WHERE event_id = ANY ($1::text[])"
+
+
+async def find_depths(conn: Connection, event_ids: Collection[EventId]) -> dict[EventId, int]:
+    """The depths of events, as they tell them themselves; those that are not stored are absent."""
+    return {EventId(row["event_id"]): row["depth"] for row in await conn.fetch(SELECT_DEPTHS, list(event_ids))}
 
 
 SELECT_EVENT_AT: Final = (

@@ -55,6 +55,17 @@ async def list_leases(conn: Connection, names: Sequence[str]) -> dict[str, str]:
     return {row["name"]: row["holder"] for row in await conn.fetch(SELECT_LEASES, list(names))}
 
 
+SELECT_ANY_LEASE: Final = """
+    SELECT EXISTS (SELECT FROM leases WHERE starts_with(name, $1) AND expires_at >= clock_timestamp())
+"""
+
+
+async def is_any_held(conn: Connection, *, prefix: str) -> bool:
+    """Whether any lease is held now whose name begins so."""
+    held: bool = await conn.fetchval(SELECT_ANY_LEASE, prefix)
+    return held
+
+
 DELETE_EXPIRED_LEASES: Final = """
     DELETE FROM leases WHERE name IN (
         SELECT name FROM leases WHERE expires_at < clock_timestamp() - interval '1 hour' LIMIT $1 FOR UPDATE SKIP LOCKED

@@ -59,6 +59,23 @@ async def find_places_of_missing(conn: Connection, room_nid: int, event_ids: Col
     return {EventId(row["event_id"]): row["topological"] for row in rows}
 
 
+SELECT_DEPTHS_IN_GAPS: Final = """
+    SELECT m.event_id, e.depth FROM missing_events m JOIN events e USING (event_id)
+    WHERE m.room_nid = $1 AND m.retry_at <= now() AND m.topological IN (
+        SELECT topological FROM missing_events WHERE room_nid = $1 AND event_id = ANY ($2::text[])
+    )
+"""
+
+
+async def find_depths_in_gaps(conn: Connection, room_nid: int, event_ids: Collection[EventId]) -> dict[EventId, int]:
+    """The depths of all that is missing in the same gaps as some events, as far as it is stored outside the graph.
+
+    What has been asked for in vain of late does not count.
+    """
+    rows = await conn.fetch(SELECT_DEPTHS_IN_GAPS, room_nid, list(event_ids))
+    return {EventId(row["event_id"]): row["depth"] for row in rows}
+
+
 UPSERT_MISSING_EVENTS: Final = """
     INSERT INTO missing_events (room_nid, event_id, topological)
     SELECT $1, missing.event_id, missing.topological

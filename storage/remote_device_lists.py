@@ -88,23 +88,25 @@ class ListStanding:
     Attributes:
         stream_id: the update that it agrees with; None if it was never fetched.
         is_whole: whether no update is known to be missing.
-        generation: changes with everything that a fetch which has begun before may not know of.
+        generation: changes with everything that a fetch which has begun before may not know of; 0 for a new list.
+        failures: how often fetching it has failed since it was whole.
     """
 
     stream_id: int | None
     is_whole: bool
     generation: int
+    failures: int
 
 
 LOCK_LIST: Final = """
-    SELECT stream_id, is_whole, generation FROM remote_device_lists WHERE user_id = $1 FOR NO KEY UPDATE
+    SELECT stream_id, is_whole, generation, failures FROM remote_device_lists WHERE user_id = $1 FOR NO KEY UPDATE
 """
 
 
 async def lock_list(conn: Connection, user_id: UserId) -> ListStanding | None:
     """How a list stands, which nobody else changes before the transaction ends; None if there is no such list."""
     row = await conn.fetchrow(LOCK_LIST, user_id)
-    return None if row is None else ListStanding(row["stream_id"], row["is_whole"], row["generation"])
+    return None if row is None else ListStanding(*row)
 
 
 UPDATE_STREAM_ID: Final = """
@@ -189,12 +191,17 @@ async def claim_due_lists(
 
 UPDATE_FAILED_LIST: Final = """
     UPDATE remote_device_lists SET failures = failures + 1, retry_at_ts = $2 WHERE user_id = $1 AND NOT is_whole
+    RETURNING failures = 1 AND generation > 0 AS is_news
 """
 
 
-async def postpone_list(conn: Connection, user_id: UserId, *, retry_at_ts: int) -> None:
-    """Notes that a list could not be fetched, and when (milliseconds) it is tried again."""
-    await conn.execute(UPDATE_FAILED_LIST, user_id, retry_at_ts)
+async def postpone_list(conn: Connection, user_id: UserId, *, retry_at_ts: int) -> bool:
+    """Notes that a list could not be fetched, and when (milliseconds) it is tried again.
+
+    Returns:
+        Whether it is the first time since an update has told that something is missing.
+    """
+    return bool(await conn.fetchval(UPDATE_FAILED_LIST, user_id, retry_at_ts))
 
 
 UPDATE_LISTS_OF_SERVERS: Final = """

@@ -4,6 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+import orjson
+
 from homeserver.core.ids import ServerName
 from storage.database import Connection
 
@@ -66,9 +68,9 @@ async def list_partial_room_servers(conn: Connection, room_nids: Collection[int]
     return {row["room_nid"]: frozenset(map(ServerName, row["servers"])) for row in rows}
 
 
-SELECT_SET_MEMBERSHIPS: Final = """
-    SELECT event_nid, client_json::json #>> '{content,membership}' AS membership
-    FROM events WHERE event_nid = ANY ($1::bigint[]) AND type = 'm.room.member'
+# Not read by PostgreSQL's own JSON: that refuses the NUL characters that an event may hold.
+SELECT_MEMBER_EVENTS: Final = """
+    SELECT event_nid, client_json FROM events WHERE event_nid = ANY ($1::bigint[]) AND type = 'm.room.member'
 """
 
 
@@ -76,8 +78,10 @@ async def list_set_memberships(conn: Connection, event_nids: Collection[int]) ->
     """The memberships that some member events set, by their numbers; other events are absent."""
     if not event_nids:
         return {}
-    rows = await conn.fetch(SELECT_SET_MEMBERSHIPS, list(event_nids))
-    return {row["event_nid"]: row["membership"] for row in rows if row["membership"] is not None}
+    rows = await conn.fetch(SELECT_MEMBER_EVENTS, list(event_nids))
+    contents = {row["event_nid"]: orjson.loads(row["client_json"])["content"] for row in rows}
+    memberships = {event_nid: content.get("membership") for event_nid, content in contents.items()}
+    return {event_nid: value for event_nid, value in memberships.items() if isinstance(value, str)}
 
 
 SELECT_ROOMS_WITH_ACL: Final = """

@@ -92,14 +92,16 @@ class KeyAnswerRow:
 
 SELECT_KEY_ANSWERS: Final = """
     SELECT promised_until_ts, max(fetched_ts) AS fetched_ts, answer FROM server_keys
-    WHERE server_name = $1
+    WHERE server_name = $1 AND (cardinality($3::text[]) = 0 OR key_id = ANY ($3))
     GROUP BY promised_until_ts, answer
     ORDER BY promised_until_ts DESC, fetched_ts DESC
     LIMIT $2
 """
 
 
-async def list_key_answers(conn: Connection, server_name: ServerName, *, limit: int) -> list[KeyAnswerRow]:
-    """The answers that between them name all known keys of a server, the newest first."""
-    rows = await conn.fetch(SELECT_KEY_ANSWERS, server_name, limit)
+async def list_key_answers(
+    conn: Connection, server_name: ServerName, *, key_ids: Collection[str], limit: int
+) -> list[KeyAnswerRow]:
+    """The answers that between them name some known keys of a server, without `key_ids` all, the newest first."""
+    rows = await conn.fetch(SELECT_KEY_ANSWERS, server_name, limit, list(key_ids))
     return [KeyAnswerRow(row["promised_until_ts"], row["fetched_ts"], row["answer"]) for row in rows]

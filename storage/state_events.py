@@ -1,10 +1,11 @@
-"""Loading the events of a room's state, as many of them as are wanted."""
+"""Loading the events of rooms' states, as many of them as are wanted, and what has changed in them."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final
 
 from homeserver.core.filters import RoomEventFilter
-from homeserver.core.ids import UserId
+from homeserver.core.ids import RoomId, UserId
 from storage.database import Connection
 from storage.events import StoredEvent, stored_event
 
@@ -85,3 +86,28 @@ SELECT_IS_APPSERVICE_JOINED: Final = """
 async def is_appservice_joined(conn: Connection, appservice_id: str, room_nid: int) -> bool:
     """Whether any user of an application service is joined to a room."""
     return bool(await conn.fetchval(SELECT_IS_APPSERVICE_JOINED, appservice_id, room_nid))
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """A change of a room's state."""
+
+    room_id: RoomId
+    type: str
+    position: int
+
+
+SELECT_STATE_CHANGES: Final = """
+    SELECT r.room_id, e.type, e.position FROM events e JOIN rooms r USING (room_nid)
+    WHERE e.position >= $1 AND e.position < $2 AND e.state_key = '' AND e.type = ANY ($3::text[])
+    ORDER BY e.position
+    LIMIT $4
+"""
+
+
+async def list_state_changes(
+    conn: Connection, types: Collection[str], *, since: int, upto: int, limit: int
+) -> list[StateChange]:
+    """The state events with an empty state key of some types that came from `since` on and before `upto`, the first."""
+    rows = await conn.fetch(SELECT_STATE_CHANGES, since, upto, list(types), limit)
+    return [StateChange(room_id=RoomId(row["room_id"]), type=row["type"], position=row["position"]) for row in rows]

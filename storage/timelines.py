@@ -159,6 +159,24 @@ async def list_timelines(
     return timelines
 
 
+SELECT_LAST_PLACES: Final = """
+    SELECT wanted.room_nid, last.topological
+    FROM unnest($1::integer[]) AS wanted (room_nid)
+    CROSS JOIN LATERAL (
+        SELECT e.topological FROM events e
+        WHERE e.room_nid = wanted.room_nid AND e.position < $2
+        ORDER BY e.position DESC, e.event_nid DESC
+        LIMIT 1
+    ) AS last
+"""
+
+
+async def list_last_places(conn: Connection, room_nids: Collection[int], *, position: int) -> dict[int, int]:
+    """Where in the history of rooms (`topological`) the last event stands that was streamed below a position."""
+    rows = await conn.fetch(SELECT_LAST_PLACES, list(room_nids), position)
+    return {row["room_nid"]: row["topological"] for row in rows if row["topological"] is not None}
+
+
 SELECT_CURRENT: Final = """
     SELECT c.event_nid
     FROM events e

@@ -99,6 +99,7 @@ SELECT_TYPING_IN: Final = """
             AS user_ids
     FROM typing_rooms changed
     WHERE room_nid = ANY ($1::integer[]) AND position >= $2 AND position < $3
+        AND ($2 > 0 OR EXISTS (SELECT FROM typing WHERE typing.room_nid = changed.room_nid))
 """
 
 
@@ -107,10 +108,10 @@ async def typing_in(
 ) -> dict[int, tuple[UserId, ...]]:
     """Who types in those rooms where that changed from `since` on and before `upto`.
 
-    A room may have nobody: those who typed have stopped. With `since` 0, only rooms with somebody are given.
+    A room may have nobody: those who typed have stopped. With `since` 0, rooms where nobody did lately are left out.
     """
     rows = await conn.fetch(SELECT_TYPING_IN, list(room_nids), since, upto)
-    return {row["room_nid"]: tuple(map(UserId, row["user_ids"])) for row in rows if since or row["user_ids"]}
+    return {row["room_nid"]: tuple(map(UserId, row["user_ids"])) for row in rows}
 
 
 # For the hub's tick: whom to wake for the rows between two positions.

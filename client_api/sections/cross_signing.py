@@ -25,6 +25,7 @@ def section(cross_signing: CrossSigning, signatures: KeySignatures, uia: UserInt
     @s.endpoint(
         "POST",
         "/_matrix/client/v3/keys/device_signing/upload",
+        aliases=("/_matrix/client/unstable/keys/device_signing/upload",),
         body=CROSS_SIGNING_KEYS,
         rate_limit=RateLimit.WRITE,
     )
@@ -38,7 +39,13 @@ def section(cross_signing: CrossSigning, signatures: KeySignatures, uia: UserInt
         await cross_signing.upload(requester.user_id, given, is_authenticated=needs_authentication)
         return EMPTY
 
-    @s.endpoint("POST", "/_matrix/client/v3/keys/signatures/upload", body=SIGNATURES, rate_limit=RateLimit.WRITE)
+    @s.endpoint(
+        "POST",
+        "/_matrix/client/v3/keys/signatures/upload",
+        aliases=("/_matrix/client/unstable/keys/signatures/upload",),
+        body=SIGNATURES,
+        rate_limit=RateLimit.WRITE,
+    )
     async def upload_cross_signing_signatures(request: Request) -> Response:
         """Adds signatures to keys."""
         failures = await signatures.upload(request.requester.user_id, _parse_signatures(request.body))

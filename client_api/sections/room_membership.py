@@ -195,7 +195,7 @@ async def _room_named(aliases: AliasLookup, request: Request) -> tuple[RoomId, S
     via = [ServerName.parse(server_name) for server_name in named]
     if not room_id_or_alias.startswith("#"):
         return RoomId.parse(room_id_or_alias), via
-    room_id, servers = await aliases.resolve(RoomAlias.parse(room_id_or_alias))
+    room_id, servers = await aliases.resolve(RoomAlias.parse(room_id_or_alias), asked_anew=True)
     return room_id, [*via, *servers]
 
 

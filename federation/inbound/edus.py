@@ -21,6 +21,7 @@ from homeserver.core.ids import RoomId, ServerName
 from homeserver.services.ephemeral.presence import Presence
 from homeserver.services.ephemeral.receipts import Receipts
 from homeserver.services.ephemeral.typing import Typing
+from homeserver.services.rooms.joins_under_way import JoinsUnderWay
 from homeserver.services.rooms.server_access import ServerAccess
 from storage.database import Database
 from storage.errors import DatabaseError
@@ -53,6 +54,7 @@ class EduReceiver:
         typing: Typing,
         receipts: Receipts,
         presence: Presence,
+        arrivals: JoinsUnderWay,
         others: Mapping[str, TakeEdu] = NO_OTHERS,
     ) -> None:
         """Takes what EDUs are for.
@@ -63,16 +65,19 @@ class EduReceiver:
             typing: takes `m.typing`.
             receipts: takes `m.receipt`.
             presence: takes `m.presence`.
+            arrivals: knows of rooms that this server is just coming into.
             others: takes EDUs of other types, which belong to no room.
         """
         self._db = db
         self._access = access
         self._typing = typing
         self._receipts = receipts
+        self._presence = presence
+        self._arrivals = arrivals
         self._takes: dict[str, TakeEdu] = {
             "m.typing": self._take_typing,
             "m.receipt": self._take_receipts,
-            "m.presence": presence.receive,
+            "m.presence": self._take_presence,
             **others,
         }
 
@@ -98,6 +103,12 @@ class EduReceiver:
         async with self._db.connection() as conn:
             await self._access.require_allowed(conn, origin, RoomId.parse(content.get("room_id")))
         await self._typing.receive(origin, content)
+
+    async def _take_presence(self, origin: ServerName, content: Mapping[str, Any]) -> None:
+        strangers = await self._presence.receive(origin, content)
+        # A server tells of those in a room as soon as somebody joins it, before that somebody's own server knows.
+        if strangers and await self._arrivals.settle_all():
+            await self._presence.receive(origin, content)
 
     async def _take_receipts(self, origin: ServerName, content: Mapping[str, Any]) -> None:
         of_rooms = {room: receipts for room, receipts in islice(content.items(), RECEIPT_ROOMS_MAX) if _is_room(room)}

@@ -3,7 +3,7 @@
 https://spec.matrix.org/v1.19/server-server-api/#openid
 """
 
-from homeserver.core.errors import MissingParam
+from homeserver.core.errors import MissingToken
 from homeserver.services.accounts.openid import OpenId
 from homeserver.web.endpoint import Access, RateLimit, Request, Response, Section
 
@@ -17,7 +17,7 @@ def section(openid: OpenId) -> Section:
         """The user who made a token."""
         # The transport has taken the parameter out of the query, as it does with the tokens of clients.
         if request.access_token is None:
-            raise MissingParam("Missing query parameter access_token")
+            raise MissingToken("Missing query parameter access_token")
         return Response({"sub": await openid.user_of(request.access_token)})
 
     return s

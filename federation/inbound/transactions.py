@@ -20,6 +20,7 @@ from homeserver.core.ids import EventId, RoomId, ServerName
 from homeserver.core.text import is_storable
 from homeserver.services.remote import EventJson
 from homeserver.services.rooms.incoming import IncomingEvents
+from homeserver.services.rooms.taking import Rejection
 from homeserver.web.endpoint import Access, RateLimit, Request, Response, Section
 from storage.database import Database
 from storage.errors import DatabaseUnavailable
@@ -127,7 +128,7 @@ def section(transactions: Transactions) -> Section:
         rate_limit=RateLimit.FEDERATION,
     )
     async def send_transaction(request: Request) -> Response:
-        """Takes events and EDUs; tells for each event what is wrong with it."""
+        """Takes events and EDUs; tells for each event whether it was taken."""
         origin, transaction_id = origin_of(request), request.path["transaction_id"]
         pdus, edus = request.body.get("pdus", []), request.body.get("edus", [])
         if len(pdus) > PDUS_MAX or len(edus) > EDUS_MAX:
@@ -166,5 +167,9 @@ def _parse_edus(origin: ServerName, edus: Sequence[Any]) -> Sequence[Edu]:
 
 
 def _answer(outcome: Mapping[EventId, str | None]) -> str:
-    pdus = {event_id: {} if error is None else {"error": error} for event_id, error in outcome.items()}
+    """The answer to a transaction. An event that is rejected has been taken: there is nothing more to do about it."""
+    pdus = {
+        event_id: {} if error is None or isinstance(error, Rejection) else {"error": error}
+        for event_id, error in outcome.items()
+    }
     return orjson.dumps({"pdus": pdus}, option=orjson.OPT_NON_STR_KEYS).decode()

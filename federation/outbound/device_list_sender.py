@@ -12,6 +12,7 @@ from typing import Final
 
 from federation.outbound.destination_wakes import wake_destinations
 from federation.outbound.device_list_edus import (
+    DEVICE_LIST_UPDATE,
     EduBody,
     device_edu,
     last_devices,
@@ -68,17 +69,22 @@ class DeviceListSender:
 
     async def handle(self, batch: Batch) -> int:
         """Tells what has changed, and tells servers that users come to."""
-        while await self._tell_changes(batch.upto):
-            pass
-        return await self._tell_new_servers(batch)
+        updated: set[UserId] = set()
+        while (users := await self._tell_changes(batch.upto)) is not None:
+            updated |= users
+        return await self._tell_new_servers(batch, without=updated)
 
-    async def _tell_changes(self, upto: int) -> bool:
-        """Tells what has changed before a position, as much as one transaction should write; whether there was any."""
+    async def _tell_changes(self, upto: int) -> set[UserId] | None:
+        """Tells what has changed before a position, as much as one transaction should write.
+
+        Returns:
+            The users of whose devices it has told all servers that they share rooms with; None if nothing has changed.
+        """
         async with self._db.connection() as conn:
             changes = await list_device_changes(conn, upto=upto, users_max=USERS_MAX)
             servers = await self._audience.of_users(conn, changes.keys())
         if not changes:
-            return False
+            return None
         chosen = _as_many_as_fit(changes, servers)
         wanted = {user_id: [change.device_id for change in changes[user_id]] for user_id in chosen}
         found = await self._queries.local(wanted, seen_by=None)
@@ -96,7 +102,7 @@ class DeviceListSender:
             by_server = _by_server({user: (servers.get(user, ()), bodies) for user, bodies in edus.items()})
             destinations = await queue_edus(conn, by_server, now_ms=self._clock.now_ms())
         await wake_destinations(self._bus, destinations)
-        return True
+        return {user_id for user_id, bodies in edus.items() if any(kind == DEVICE_LIST_UPDATE for kind, _ in bodies)}
 
     def _updates(
         self, last: ToldUpdate, changes: Sequence[ChangedDevice], found: FoundKeys, *, tells_all: bool
@@ -123,14 +129,14 @@ class DeviceListSender:
             device_id=device_id,
         )
 
-    async def _tell_new_servers(self, batch: Batch) -> int:
-        """Tells servers with which users begin to share a room what was told of these last.
+    async def _tell_new_servers(self, batch: Batch, *, without: Collection[UserId]) -> int:
+        """Tells servers with which users begin to share a room what was told of these last; not of some users.
 
         Those that know nothing of a user's devices, or had known something before, find out that they have to ask.
         """
         async with self._db.connection() as conn:
             arrivals = await list_arrivals(conn, since=batch.since, upto=batch.upto, limit=ARRIVALS_MAX)
-            servers = await self._new_servers(conn, arrivals)
+            servers = await self._new_servers(conn, [each for each in arrivals if each.user_id not in without])
             chosen, reached = _whose_arrivals_fit(batch, arrivals, servers)
             told = await list_told_updates(conn, chosen)
         if not told:

@@ -37,7 +37,8 @@ ATTEMPT_MS: Final = 30_000
 ATTEMPT_MS_MAX: Final = 600_000
 """How long a key that was not to be had is not asked for again: doubled each time."""
 SERVER_EVERY_MS: Final = 5_000
-"""A server is not asked more often, whatever keys somebody makes up in its name."""
+SERVER_AT_ONCE: Final = 5
+"""So often a server is asked in the long run, and at once, whatever keys somebody makes up in its name."""
 
 ALIVE_MS: Final = 60_000
 """Who needs a key that is good now has heard of its server just now: it is asked though it has failed before."""
@@ -76,6 +77,7 @@ class KeyRing:
         self._known: BoundedCache[KeyName, ServerKey] = BoundedCache("server_keys", weight_max=CACHED_MAX)
         # For keys that were not to be had: when to ask again, and the pause after that.
         self._missed: BoundedCache[KeyName, tuple[int, int]] = BoundedCache("missed_keys", weight_max=CACHED_MAX)
+        # Until when the requests to a server last, if each takes its share of time.
         self._asked: BoundedCache[ServerName, int] = BoundedCache("asked_key_servers", weight_max=CACHED_MAX)
         self._flights: SingleFlight[ServerName, KeyAnswer | None] = SingleFlight()
         self._side_by_side = asyncio.Semaphore(SIDE_BY_SIDE_MAX)
@@ -88,9 +90,9 @@ class KeyRing:
     async def answers(
         self, server_name: ServerName, *, key_ids: Collection[str], minimum_valid_until_ts: int
     ) -> Sequence[Mapping[str, Any]]:
-        """What a server has said of its keys, signed by it, for others that ask this one as a notary.
+        """What a server has said of some of its keys, signed by it, for others that ask this one as a notary.
 
-        It is asked first if what is known is too old, or lacks a key.
+        Without `key_ids` that is about all of them. It is asked first if what is known is too old, or lacks a key.
 
         Raises:
             DatabaseUnavailable: the database is away.
@@ -98,10 +100,10 @@ class KeyRing:
         wishes = [KeyWish(server_name, key_id, minimum_valid_until_ts) for key_id in key_ids]
         if wishes:
             await self._find(wishes, for_others=True)
-        rows = await self._answer_rows(server_name)
+        rows = await self._answer_rows(server_name, key_ids)
         if not wishes and not any(row.promised_until_ts >= minimum_valid_until_ts for row in rows):
             await self._ask_server(server_name)
-            rows = await self._answer_rows(server_name)
+            rows = await self._answer_rows(server_name, key_ids)
         return [parse_json(row.json) for row in rows]
 
     async def run(self) -> None:
@@ -208,9 +210,10 @@ class KeyRing:
     async def _ask_server(self, server_name: ServerName, *, retry_failed: bool = False) -> None:
         async def ask() -> KeyAnswer | None:
             now_ms = self._clock.now_ms()
-            if now_ms - (self._asked.get(server_name) or 0) < SERVER_EVERY_MS:
+            lasting_until_ms = max(self._asked.get(server_name) or 0, now_ms) + SERVER_EVERY_MS
+            if lasting_until_ms > now_ms + SERVER_AT_ONCE * SERVER_EVERY_MS:
                 return None
-            self._asked.put(server_name, now_ms)
+            self._asked.put(server_name, lasting_until_ms)
             async with self._side_by_side:
                 answer = await self._sources.from_server(server_name, retry_failed=retry_failed)
             if answer is not None:
@@ -259,9 +262,12 @@ class KeyRing:
         for row in kept:
             self._known.put((row.server_name, row.key_id), _key_of(row))
 
-    async def _answer_rows(self, server_name: ServerName) -> Sequence[KeyAnswerRow]:
+    async def _answer_rows(self, server_name: ServerName, key_ids: Collection[str]) -> Sequence[KeyAnswerRow]:
+        storable = [key_id for key_id in key_ids if is_storable(key_id)]
+        if key_ids and not storable:
+            return ()
         async with self._db.connection() as conn:
-            return await list_key_answers(conn, server_name, limit=ANSWERS_PER_SERVER_MAX)
+            return await list_key_answers(conn, server_name, key_ids=storable, limit=ANSWERS_PER_SERVER_MAX)
 
 
 def _name(wish: KeyWish) -> KeyName:

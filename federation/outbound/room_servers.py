@@ -93,12 +93,11 @@ class RoomServers:
             servers = {*servers_at[state].joined, *partial.get(event.room_nid, ())}
             if self._server_name not in servers:
                 continue
+            if event.event_nid in refused:
+                servers.add(refused[event.event_nid])
             servers.discard(self._server_name)
             if event.is_relayed:
                 servers.discard(event.sender.server_name)
-            if event.event_nid in refused:
-                servers.add(refused[event.event_nid])
-                servers.discard(self._server_name)
             allowed = await self._allowed(servers, acls.get(state))
             if allowed:
                 found[event.event_nid] = allowed

@@ -83,6 +83,7 @@ class RedisBus:
                 logger.warning("%s on Redis failed: %s", what, type(error).__name__)
             finally:
                 await self._close(redis)
+            _end_if_cancelled()
             if self._clock.monotonic() - started > SILENCE_SECONDS_MAX:
                 backoff_seconds = BACKOFF_SECONDS_MIN
             await self._clock.sleep(backoff_seconds * (0.5 + secrets.randbelow(1000) / 2000))
@@ -98,6 +99,7 @@ class RedisBus:
 
     async def _send(self, redis: "Redis") -> None:
         while True:
+            _end_if_cancelled()
             wakes = await self._next_batch()
             try:
                 async with asyncio.timeout(REQUEST_SECONDS_MAX):
@@ -123,6 +125,7 @@ class RedisBus:
             await pubsub.subscribe(self._channel)
             heard_at = self._clock.monotonic()
             while self._clock.monotonic() - heard_at < SILENCE_SECONDS_MAX:
+                _end_if_cancelled()
                 message = await pubsub.get_message(timeout=HEARTBEAT_SECONDS)
                 if message is None:
                     continue
@@ -144,3 +147,14 @@ class RedisBus:
         except (ValueError, TypeError, KeyError):
             logger.warning("Something on the Redis channel is not ours")
             return []
+
+
+def _end_if_cancelled() -> None:
+    """Ends the task if it has been cancelled already.
+
+    The client of Redis awaits with `asyncio.wait_for`, which in Python 3.11 loses a cancellation that comes when what
+    it awaits has just been done. It must not be called under an `asyncio.timeout`.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

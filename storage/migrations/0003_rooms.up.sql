@@ -437,7 +437,6 @@ DECLARE
     new_nids bigint[];
     old_nids bigint[];
 BEGIN
-    -- The first write of the transaction: its position is taken now, so positions follow the order of event_nid.
     SELECT * INTO room FROM rooms r WHERE r.room_nid = of_room_nid FOR NO KEY UPDATE;
     is_appended := room.state_version = expected_state_version
         AND (expected_extremities IS NULL OR room.forward_extremities <@ expected_extremities);
@@ -460,7 +459,13 @@ BEGIN
         is_appended := false;
         RETURN;
     END IF;
+    -- Positions follow the order of event_nid. But who waits for the room's row may get its transaction's id while others,
+    -- who began later, are faster: it would write into the past, and must try again in another transaction.
     position_written := stream_position();
+    IF EXISTS (SELECT FROM events e WHERE e.room_nid = of_room_nid AND e.position > position_written) THEN
+        is_appended := false;
+        RETURN;
+    END IF;
 
     -- In one order everywhere, for two rooms may add the same slots at the same time.
     IF cardinality(state_changes) > 0 THEN

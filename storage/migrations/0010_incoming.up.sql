@@ -86,6 +86,11 @@ BEGIN
 END
 $$;
 
+-- Whether an event names another one among its previous events, by the text that only servers see.
+CREATE FUNCTION names_previous(federation_json text, event_id text) RETURNS boolean IMMUTABLE LANGUAGE sql AS $$
+    SELECT strpos(split_part(federation_json, '"prev_events":', 2), '"' || event_id || '"') > 0
+$$;
+
 -- Notes what is missing and waited for now that events have been added; as above.
 CREATE FUNCTION note_arrival(
     of_room_nid integer, nids bigint[], new_events new_event[], missing_event_ids text[], awaited_target text,
@@ -98,7 +103,7 @@ BEGIN
     JOIN events came ON came.event_nid = n.event_nid
     JOIN missing_events m ON m.room_nid = of_room_nid AND m.event_id = came.event_id
     WHERE e.room_nid = of_room_nid AND e.topological = m.topological AND NOT n.event_nid = ANY (e.prev_event_nids)
-        AND strpos(e.federation_json, '"' || m.event_id || '"') > 0;
+        AND names_previous(e.federation_json, m.event_id);
     DELETE FROM missing_events m USING unnest(new_events) n WHERE m.room_nid = of_room_nid AND m.event_id = n.event_id;
     IF cardinality(missing_event_ids) > 0 AND new_events[1].rejected IS NULL AND NOT new_events[1].soft_failed THEN
         INSERT INTO missing_events (room_nid, event_id, topological)

@@ -158,7 +158,7 @@ class Deployment:
         # The ports are drawn first, for one is a part of the server's name; the sockets stay bound.
         tls, plain = (
             ListenerConfig(port=0, resources=("federation", "media"), tls=self._certificate.tls_config),
-            ListenerConfig(port=0, resources=("client", "admin", "health", "metrics")),
+            ListenerConfig(port=0, resources=("client", "media", "admin", "health", "metrics")),
         )
         bound = bind_all([tls, plain])
         listeners = tuple(

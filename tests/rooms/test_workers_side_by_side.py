@@ -3,21 +3,25 @@
 import asyncio
 from collections import Counter
 from collections.abc import Collection
+from contextvars import Context
 
 import pytest
 
 from homeserver.core.ids import RoomId
 from homeserver.core.pdu import StateKey
-from homeserver.core.room_versions import ROOM_VERSIONS
-from homeserver.services.rooms.drafts import Draft
+from homeserver.core.room_versions import DEFAULT_ROOM_VERSION, ROOM_VERSIONS
+from homeserver.services.rooms.batches import make_batch
+from homeserver.services.rooms.drafts import Draft, PushOutcome
+from homeserver.services.rooms.event_chain import EventChain, Place, draft_slots
 from homeserver.services.rooms.heads import Head, Heads
 from homeserver.services.rooms.resolution import StateResolver
+from storage.append import RoomChanged, append_events
 from storage.database import Connection
 from storage.errors import UniqueViolation
 from storage.rooms import get_room
 from storage.state import StateStore, derive_state
 from tests.rooms.consistency import all_events, check_consistent
-from tests.rooms.workers import ALICE, BOB, Worker, member, message, power_levels
+from tests.rooms.workers import ALICE, BOB, KEY, SERVER, Worker, member, message, power_levels
 
 
 async def test_messages_of_two_workers_are_neither_lost_nor_doubled(worker: Worker, other_worker: Worker) -> None:
@@ -41,6 +45,25 @@ async def test_messages_of_two_workers_are_neither_lost_nor_doubled(worker: Work
     await check_consistent(worker.db, room_id)
     async with worker.db.connection() as conn:
         assert len((await get_room(conn, room_id)).forward_extremities) <= 2
+
+
+async def test_an_older_transaction_does_not_write_after_a_newer_one(worker: Worker, other_worker: Worker) -> None:
+    """The id of a transaction is its position in the streams: a room has its events in the order of these ids."""
+    room_id = await worker.create_room()
+    draft = message("late")
+    slots = draft_slots(draft, DEFAULT_ROOM_VERSION)
+    async with worker.db.transaction() as conn:
+        await conn.execute("SELECT pg_current_xact_id()")
+        await asyncio.create_task(other_worker.add(room_id, message("early")), context=Context())
+        head = await worker.heads.read(conn, room_id, slots)
+        place = Place(room_id, head.room_version, head.extremities, {slot: head.entries[slot] for slot in slots}, {})
+        chain = [EventChain(place, server_name=SERVER, key=KEY, now_ms=worker.clock.now_ms()).add(draft)]
+        with pytest.raises(RoomChanged):
+            await append_events(conn, make_batch(head, chain, [PushOutcome()], [draft], server_name=SERVER))
+    await worker.add(room_id, draft)
+    bodies = [event.content["body"] for event in await all_events(worker.db, room_id) if event.type == "m.room.message"]
+    assert bodies == ["early", "late"]
+    await check_consistent(worker.db, room_id)
 
 
 async def test_state_changes_of_two_workers_follow_each_other(worker: Worker, other_worker: Worker) -> None:

@@ -88,6 +88,9 @@ class Profiles:
     async def for_server(self, origin: ServerName, user_id: UserId, *, name: str | None = None) -> Mapping[str, Any]:
         """A local user's profile, or only one field of it, for another server; values are JSON, ready to be sent.
 
+        COMPAT(Synapse, 1.163): it asks for the display name and then for the picture, and is content with neither if
+        one is answered with 404. So those two are left out of the answer where they are not set.
+
         Raises:
             InvalidParam: it is no user of this server.
             Forbidden: the operator does not let this server look.
@@ -108,9 +111,9 @@ class Profiles:
                 raise NotFound("There is no profile of this user")
         wanted = fields or {}
         if name is not None:
-            if name not in wanted:
+            if name not in wanted and name not in (DISPLAYNAME, AVATAR_URL):
                 raise NotFound("There is no such field in the profile of this user")
-            wanted = {name: wanted[name]}
+            wanted = {each: value for each, value in wanted.items() if each == name}
         return {each: orjson.Fragment(value) for each, value in wanted.items()}
 
     async def set_field(self, requester: Requester, user_id: UserId, name: str, value: Any) -> None:

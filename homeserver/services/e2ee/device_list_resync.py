@@ -2,7 +2,7 @@
 
 A list is fetched when somebody needs it, and by a task of each process when something in it is missing. What fails is
 tried again, with growing pauses, and at once when the server answers again. A list counts as whole if nothing happened
-to it while it was fetched.
+to it while it was fetched. Clients are told when the list has been fetched, or when that has failed for the first time.
 
 https://spec.matrix.org/v1.19/server-server-api/#device-management
 """
@@ -138,10 +138,15 @@ class DeviceListResync:
 
     async def _postpone(self, due: DueList) -> None:
         pause_ms = min(PAUSE_MS_MIN * 2 ** min(due.failures, 20), PAUSE_MS_MAX)
+        retry_at_ts = self._clock.now_ms() + pause_ms
         try:
-            async with self._db.connection() as conn:
-                retry_at_ts = self._clock.now_ms() + pause_ms
-                await remote_device_lists.postpone_list(conn, due.user_id, retry_at_ts=retry_at_ts)
+            async with self._db.transaction() as conn:
+                is_news = await remote_device_lists.postpone_list(conn, due.user_id, retry_at_ts=retry_at_ts)
+                if not is_news:
+                    return
+                # This may take long. What clients know is old, be there an answer for them or not.
+                changed_at, wake = await note_changed_devices(conn, [due.user_id])
+            await self._bus.wake(wake, changed_at)
         except DatabaseError as error:
             # It is tried again when nobody is thought to be fetching it any more.
             logger.warning("It could not be noted that a device list was not fetched: %s", type(error).__name__)
@@ -167,7 +172,8 @@ class DeviceListResync:
             is_changed = await replace_remote_devices(conn, user_id, devices)
             is_changed = await replace_remote_keys(conn, user_id, keys) or is_changed
             await remote_device_lists.mark_whole(conn, user_id, stream_id=found.stream_id, fetched_position=position)
-            if not is_changed or standing.stream_id is None:
+            is_begun_by_update = standing.stream_id is None and standing.generation > 0
+            if not is_changed and not is_begun_by_update:
                 return
             changed_at, wake = await note_changed_devices(conn, [user_id])
         await self._bus.wake(wake, changed_at)

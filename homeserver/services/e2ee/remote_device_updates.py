@@ -1,12 +1,12 @@
 """Takes what other servers tell of changes in their users' devices and cross-signing keys.
 
 What is told changes the list that is kept of the user if it follows just upon that; if anything may be missing, or is
-wrong, the list is fetched anew. Clients that share a room with the user are told either way, and ask for the keys.
+wrong, the list is fetched anew. Clients that share a room with the user are told at once or after that.
 
 https://spec.matrix.org/v1.19/server-server-api/#device-management
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from enum import Enum, auto
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -19,7 +19,14 @@ from homeserver.services.e2ee.device_list_resync import DeviceListResync, stored
 from homeserver.services.e2ee.device_lists import note_changed_devices
 from storage.bus.base import Bus
 from storage.database import Connection, Database
-from storage.remote_device_lists import ListStanding, advance_list, lock_list, mark_stale, shares_any_room
+from storage.remote_device_lists import (
+    ListStanding,
+    advance_list,
+    insert_lists,
+    lock_list,
+    mark_stale,
+    shares_any_room,
+)
 from storage.remote_devices import (
     count_remote_devices,
     delete_remote_device,
@@ -36,8 +43,8 @@ _Update = TypeVar("_Update")
 class _Outcome(Enum):
     """What an update has done to a list."""
 
-    NOTHING = auto()
-    CHANGED = auto()
+    CLEAR = auto()
+    """The list agrees with it."""
     UNCLEAR = auto()
     """Something may be missing now."""
 
@@ -74,16 +81,19 @@ class RemoteDeviceUpdates:
         async with self._db.transaction() as conn:
             if not await shares_any_room(conn, user_id):
                 return
-            outcome = _Outcome.CHANGED
+            # Of whoever has keys, somebody will soon want the list.
+            await insert_lists(conn, [user_id], retry_at_ts=0)
             standing = await lock_list(conn, user_id)
-            if standing is not None:
-                outcome = await apply(conn, standing)
-            if outcome is _Outcome.NOTHING:
-                return
+            outcome = _Outcome.UNCLEAR if standing is None else await apply(conn, standing)
             if outcome is _Outcome.UNCLEAR:
                 await mark_stale(conn, user_id)
-            position, wake = await note_changed_devices(conn, [user_id])
-        await self._bus.wake(wake, position)
+            # If the list is about to be fetched, its outcome is told.
+            wake: Collection[str] = ()
+            position = 0
+            if outcome is _Outcome.CLEAR or (standing is not None and standing.failures > 0):
+                position, wake = await note_changed_devices(conn, [user_id])
+        if wake:
+            await self._bus.wake(wake, position)
         if outcome is _Outcome.UNCLEAR:
             self._resync.look_soon()
 
@@ -109,8 +119,10 @@ async def _apply_devices(
     if not standing.is_whole or update is None:
         return _Outcome.UNCLEAR
     if update.stream_id == standing.stream_id:
-        return _Outcome.NOTHING
-    if standing.stream_id not in update.prev_ids:
+        # It came with the list, of which not every client need have been told.
+        return _Outcome.CLEAR
+    # The first update follows upon none; a list that was told before it is number 0.
+    if standing.stream_id not in (update.prev_ids or (0,)):
         return _Outcome.UNCLEAR
     if update.device is None:
         await delete_remote_device(conn, user_id, update.device_id)
@@ -119,7 +131,7 @@ async def _apply_devices(
     else:
         return _Outcome.UNCLEAR
     await advance_list(conn, user_id, stream_id=update.stream_id)
-    return _Outcome.CHANGED
+    return _Outcome.CLEAR
 
 
 async def _apply_keys(
@@ -127,11 +139,10 @@ async def _apply_keys(
 ) -> _Outcome:
     if not standing.is_whole or standing.stream_id is None or keys is None:
         return _Outcome.UNCLEAR
-    if not await upsert_remote_keys(conn, user_id, [stored_key(key) for key in keys]):
-        return _Outcome.NOTHING
+    is_changed = await upsert_remote_keys(conn, user_id, [stored_key(key) for key in keys])
     usages = {key.usage for key in keys}
-    if MASTER in usages and SELF_SIGNING not in usages:
+    if is_changed and MASTER in usages and SELF_SIGNING not in usages:
         # Whether the self-signing key that is known belongs to the new master key is not said.
         return _Outcome.UNCLEAR
     await advance_list(conn, user_id, stream_id=standing.stream_id)
-    return _Outcome.CHANGED
+    return _Outcome.CLEAR

@@ -198,7 +198,8 @@ def _claimed(answer: Mapping[str, Any], wanted: WantedKeys) -> dict[UserId, Mapp
     for user_id, devices in wanted.items():
         given = _member(answer.get("one_time_keys"), user_id)
         keys = {device_id: _given_key(_member(given, device_id), algorithm) for device_id, algorithm in devices.items()}
-        found[user_id] = {device_id: key for device_id, key in keys.items() if key}
+        if any(keys.values()):
+            found[user_id] = {device_id: key for device_id, key in keys.items() if key}
     return found
 
 

@@ -17,8 +17,9 @@ from storage.server_memberships import shares_room_with_server
 class ServedDeviceLists:
     """Tells lists."""
 
-    def __init__(self, *, db: Database, queries: KeyQueries) -> None:
+    def __init__(self, *, db: Database, server_name: ServerName, queries: KeyQueries) -> None:
         self._db = db
+        self._server_name = server_name
         self._queries = queries
 
     async def read(self, origin: ServerName, user_id: UserId) -> Mapping[str, Any]:
@@ -28,7 +29,8 @@ class ServedDeviceLists:
             Forbidden: it shares none, or there is no such user here; which of both is not told.
         """
         async with self._db.connection() as conn:
-            if not await shares_room_with_server(conn, user_id=user_id, server_name=origin):
+            is_own = user_id.server_name == self._server_name
+            if not is_own or not await shares_room_with_server(conn, user_id=user_id, server_name=origin):
                 raise Forbidden("The server shares no room with such a user")
             # Read before the list, which then may be newer than this says, but never older.
             told = await list_told_updates(conn, [user_id])

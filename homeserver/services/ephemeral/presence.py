@@ -144,21 +144,25 @@ class Presence:
         rows = await presence.presence_in_room(conn, room_nid, since=since, upto=upto)
         return [{"type": "m.presence", "sender": row.user_id, "content": self._content(row)} for row in rows]
 
-    async def receive(self, origin: ServerName, content: Mapping[str, Any]) -> None:
+    async def receive(self, origin: ServerName, content: Mapping[str, Any]) -> Sequence[UserId]:
         """Takes what another server tells of its users (EDU `m.presence`).
 
         Entries that are malformed, of users of yet other servers, or of users who are in no room here are passed over.
+
+        Returns:
+            Those users of the server who are in no room here.
         """
         if not self._config.enabled:
-            return
+            return ()
         told = parse_told_presence(content, origin=origin, now_ms=self._clock.now_ms())
         if not told:
-            return
+            return ()
         async with self._db.connection() as conn:
             known = await presence.list_users_in_rooms(conn, told.keys())
         entries = [entry for user_id, entry in told.items() if user_id in known]
         if entries:
             await self._write_told(entries)
+        return [user_id for user_id in told if user_id not in known]
 
     async def run(self) -> None:
         """Writes what this process sees, and what time has changed, until it is cancelled."""

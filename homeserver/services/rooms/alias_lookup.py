@@ -1,6 +1,6 @@
 """Where room aliases point to.
 
-What other servers have answered is good for a minute.
+What other servers have answered is good for a minute, but not for entering a room.
 
 https://spec.matrix.org/v1.19/client-server-api/#room-aliases
 """
@@ -46,8 +46,12 @@ class AliasLookup:
             "remote_aliases", clock=clock, weight_max=_REMEMBERED_MAX
         )
 
-    async def resolve(self, alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]]:
+    async def resolve(self, alias: RoomAlias, *, asked_anew: bool = False) -> tuple[RoomId, Sequence[ServerName]]:
         """Where an alias points to, and servers that are in the room.
+
+        Args:
+            alias: of this server or another.
+            asked_anew: the other server is asked, whatever it has said a moment ago.
 
         Raises:
             NotFound: there is no such alias.
@@ -57,13 +61,15 @@ class AliasLookup:
                 room_id = (await find_rooms_of_aliases(conn, [alias])).get(alias)
             if room_id is not None:
                 return room_id, (self._server_name,)
-        elif (found := await self._find_elsewhere(alias)) is not None:
+        elif (found := await self._find_elsewhere(alias, asked_anew=asked_anew)) is not None:
             return found
         raise NotFound(f"Room alias {alias} not found")
 
-    async def _find_elsewhere(self, alias: RoomAlias) -> tuple[RoomId, Sequence[ServerName]] | None:
+    async def _find_elsewhere(
+        self, alias: RoomAlias, *, asked_anew: bool
+    ) -> tuple[RoomId, Sequence[ServerName]] | None:
         """What the alias's server says, or has said a moment ago. That there is no such alias is not remembered."""
-        found = self._remembered.get(alias)
+        found = None if asked_anew else self._remembered.get(alias)
         if found is None and (answer := await self._remote.find_room(alias)) is not None:
             room_id, servers = answer
             found = room_id, servers[:_SERVERS_MAX]

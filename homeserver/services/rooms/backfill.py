@@ -52,8 +52,8 @@ _AT_ONCE_MAX: Final = 50
 """In how many rooms a worker fetches history at a time."""
 _REQUESTS_MAX: Final = 100
 _ASKED_MAX: Final = 20
-_ASKED_SPREAD: Final = 500
-"""Events that are missing so close to each other are asked for together."""
+_ASKED_SPREAD: Final = 100
+"""Events that are missing so close to each other, and are about as old, are asked for together."""
 _GAPS_MAX: Final = 3
 _EVENTS_MIN: Final = 30
 _EVENTS_MAX: Final = 100
@@ -66,6 +66,17 @@ class _Fetching:
     room_id: RoomId
     work: Callable[[Lease], Awaitable[bool]]
     outcome: "asyncio.Future[bool]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """How many events were placed by the answer of a server, and which were in it."""
+
+    placed: int = 0
+    event_ids: Collection[EventId] = ()
+
+
+_NOTHING: Final = _Told()
 
 
 class RoomBackfill:
@@ -169,9 +180,7 @@ class RoomBackfill:
             if not missing:
                 # At first: somebody else has been faster.
                 return number == 0
-            nearest = missing[0].topological
-            close = [each for each in missing if nearest - each.topological < _ASKED_SPREAD]
-            if await self._ask(lease, room, close, limit):
+            if await self._ask(lease, room, _close(missing), limit):
                 return True
         return False
 
@@ -187,10 +196,10 @@ class RoomBackfill:
                 failures=missing[0].failures,
                 server_name=self._server_name,
             )
-        placed = 0
+        told = _NOTHING
         try:
             async with asyncio.timeout(_ASKING_SECONDS_MAX):
-                placed = await self._ask_in_turn(lease, room, servers, wanted, limit)
+                told = await self._ask_in_turn(lease, room, servers, wanted, limit)
         except UnavailableForNow:
             raise  # this is not because of what they have
         except TimeoutError:
@@ -198,24 +207,26 @@ class RoomBackfill:
         except Exception:
             # A mistake of ours, which must not be repeated all the time.
             logger.exception("history of %s could not be taken", room.room_id)
+        # What was told but not placed waits for what is to come before; unless nothing was placed at all.
+        in_vain = [event_id for event_id in wanted if not told.placed or event_id not in told.event_ids]
         async with self._db.connection() as conn:
-            await note_tried(conn, room.room_nid, wanted)
-        BACKFILLS.labels("filled" if placed else "nothing").inc()
-        return placed
+            await note_tried(conn, room.room_nid, in_vain)
+        BACKFILLS.labels("filled" if told.placed else "nothing").inc()
+        return told.placed
 
     async def _ask_in_turn(
         self, lease: Lease, room: RoomRow, servers: Sequence[ServerName], wanted: Collection[EventId], limit: int
-    ) -> int:
+    ) -> _Told:
         for server in servers:
-            placed = await self._ask_server(lease, room, server, wanted, limit=limit)
-            if placed:
-                return placed
-        return 0
+            told = await self._ask_server(lease, room, server, wanted, limit=limit)
+            if told.placed:
+                return told
+        return _NOTHING
 
     async def _ask_server(
         self, lease: Lease, room: RoomRow, server: ServerName, wanted: Collection[EventId], *, limit: int
-    ) -> int:
-        """Asks one server for events and what precedes them; returns how many events were placed."""
+    ) -> _Told:
+        """Asks one server for events and what precedes them, and takes what it tells."""
 
         async def nobody() -> Sequence[ServerName]:
             return ()
@@ -227,17 +238,17 @@ class RoomBackfill:
             async with self._db.connection() as conn:
                 await self._access.require_allowed(conn, server, room.room_id)
             async with asyncio.timeout(_SERVER_SECONDS_MAX):
-                events = await self._told(inquiry, wanted, limit)
+                events = await self._request(inquiry, wanted, limit)
                 placed = await self._taking.take(lease, inquiry, wanted, events)
         except (Forbidden, TimeoutError) as error:
             logger.info(
                 "%s was not asked for history of %s: %s", server, room.room_id, str(error) or "it took too long"
             )
-            return 0
+            return _NOTHING
         BACKFILLED_EVENTS.inc(placed)
-        return placed
+        return _Told(placed, {pdu.event_id for pdu in events})
 
-    async def _told(self, inquiry: Inquiry, wanted: Collection[EventId], limit: int) -> Sequence[Pdu]:
+    async def _request(self, inquiry: Inquiry, wanted: Collection[EventId], limit: int) -> Sequence[Pdu]:
         """Events and what precedes them, as far as the server that is asked tells."""
         try:
             return await inquiry.backfill(wanted, limit=min(max(limit, _EVENTS_MIN), _EVENTS_MAX))
@@ -257,4 +268,18 @@ class RoomBackfill:
             # Where nothing is missing, there is no place for it.
             if not await list_gaps(conn, room.room_nid, limit=1):
                 return False
-        return await self._ask_server(lease, room, via, [event_id], limit=_EVENTS_MIN) > 0
+        return (await self._ask_server(lease, room, via, [event_id], limit=_EVENTS_MIN)).placed > 0
+
+
+def _close(missing: Sequence[MissingEvent]) -> list[MissingEvent]:
+    """The first of some missing events, and those that are missing close to it and are about as old, if that is known.
+
+    What is older comes later: it would have to wait for what lies in between.
+    """
+    first = missing[0]
+    return [
+        each
+        for each in missing
+        if first.topological - each.topological < _ASKED_SPREAD
+        and (first.depth is None or each.depth is None or first.depth - each.depth < _ASKED_SPREAD)
+    ]

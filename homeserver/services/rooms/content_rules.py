@@ -64,10 +64,18 @@ def check_state(
             _check_power_levels(content)
         case "m.room.canonical_alias" if state_key == "":
             named_aliases(content)
-        case "m.room.server_acl" if state_key == "" and not ServerAcl.parse(content).allows(server_name):
+        case "m.room.server_acl" if state_key == "" and _shuts_out(content, server_name):
             raise InvalidParam("This access control list would shut out this server")
         case "m.room.tombstone" if room_id is not None and content.get("replacement_room") == room_id:
             raise InvalidParam("A room cannot replace itself")
+
+
+def _shuts_out(content: Mapping[str, Any], server_name: ServerName) -> bool:
+    """Whether an access control list keeps this server out, which nobody can want.
+
+    A server whose name has a port may share its host with others. Lists do not tell them apart, so it may be wanted.
+    """
+    return server_name.port is None and not ServerAcl.parse(content).allows(server_name)
 
 
 def named_aliases(content: Mapping[str, Any]) -> list[RoomAlias]:

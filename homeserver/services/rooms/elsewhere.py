@@ -41,6 +41,10 @@ class MembershipsElsewhere(Protocol):
         """Invites a user of another server."""
         ...
 
+    async def profile(self, user_id: UserId) -> Mapping[str, str]:
+        """What stands in the member events of a user of another server: the name and the picture, as far as known."""
+        ...
+
 
 class Completeness(Protocol):
     """Knows which rooms' members are not all known yet (`PartialStates`)."""
@@ -82,6 +86,10 @@ class NoOtherServers:
     async def invite(self, change: MembershipChange, room_id: RoomId, target: UserId) -> NoReturn:
         """Reaches nobody."""
         raise RemoteUnavailable(f"The server {target.server_name} cannot be asked: this server does not federate")
+
+    async def profile(self, user_id: UserId) -> Mapping[str, str]:
+        """Knows nobody."""
+        return {}
 
     async def wait_until_complete(self, room_id: RoomId) -> None:
         """Finds nothing lacking."""

@@ -118,8 +118,8 @@ class IncomingEvents:
         """Takes the events of one room that a server has pushed; returns for each that can be named what is wrong.
 
         All that is right is committed when this returns. An event that is soft-failed is stored as such, and so is one
-        that is rejected, for which the reason is returned. One for which something is missing that nobody can be asked
-        for is kept, and tried again later.
+        that is rejected, for which a `Rejection` is returned. One for which something is missing that nobody can be
+        asked for is kept, and tried again later.
 
         Args:
             origin: the server that sends them, and is asked for what is missing.

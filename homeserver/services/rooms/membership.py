@@ -113,6 +113,7 @@ class Memberships:
         create = None if head is None or event_id is None else head.find(CREATE)
         if create is not None:
             await self._succession.follow(user_id, create)
+            await self._succession.move_pointers(create)
         return event_id
 
     async def _join_here(
@@ -183,6 +184,7 @@ class Memberships:
             return await self._change(Action.INVITE, requester, room_id, target=target, content=full)
         self._check_suspended(requester)
         await self._completeness.wait_until_complete(room_id)
+        full = {**await self._elsewhere.profile(target), **full}
         change = MembershipChange(Action.INVITE, sender=requester.user_id, target=target, content=full)
         return await self._elsewhere.invite(change, room_id, target)
 

@@ -17,6 +17,7 @@ from storage.database import Database
 from storage.partial_rooms import is_partial_by_id
 
 _WAIT_SECONDS_MAX: Final = 30.0
+_SETTLE_SECONDS_MAX: Final = 5.0
 _LOOK_AGAIN_SECONDS_MIN: Final = 0.05
 _LOOK_AGAIN_SECONDS_MAX: Final = 1.0
 
@@ -34,13 +35,21 @@ class PartialStates:
         Raises:
             UnavailableForNow: that takes too long; it goes on nevertheless.
         """
+        if not await self._is_complete_within(room_id, _WAIT_SECONDS_MAX):
+            raise UnavailableForNow("Not all members of the room are known yet")
+
+    async def settle(self, room_id: RoomId) -> None:
+        """Waits a moment for the members that are missing: those of a small room are known soon after the join."""
+        await self._is_complete_within(room_id, _SETTLE_SECONDS_MAX)
+
+    async def _is_complete_within(self, room_id: RoomId, seconds: float) -> bool:
         started = self._clock.monotonic()
         pause_seconds = _LOOK_AGAIN_SECONDS_MIN
         while True:
             async with self._db.connection() as conn:
                 if not await is_partial_by_id(conn, room_id):
-                    return
-            if self._clock.monotonic() - started > _WAIT_SECONDS_MAX:
-                raise UnavailableForNow("Not all members of the room are known yet")
+                    return True
+            if self._clock.monotonic() - started > seconds:
+                return False
             await self._clock.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, _LOOK_AGAIN_SECONDS_MAX)

@@ -1,8 +1,9 @@
 """Where fetched events stand in a room's history: before all that follows them, in the numbers that are free there.
 
 A gap is named by the number of the event behind it. What is fetched into it is numbered from there downwards, so that
-what is fetched later, being older, comes before it. Should the numbers between two events run out, several events get
-the same one: those with the same number stand in the order in which they were stored.
+what is fetched later, being older, comes before it. So an event has to wait while one may still be fetched that follows
+it. Should the numbers between two events run out, several events get the same one: those with the same number stand in
+the order in which they were stored.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -33,6 +34,21 @@ def find_gaps(events: Sequence[Pdu], missing: Mapping[EventId, int]) -> dict[Eve
         for prev_id in event.prev_events:
             gaps[prev_id] = min(gap, gaps.get(prev_id, gap))
     return {event.event_id: gaps[event.event_id] for event in events if event.event_id in gaps}
+
+
+def can_be_placed(events: Sequence[Pdu], missing: Mapping[EventId, int], *, wanted: Collection[EventId]) -> list[Pdu]:
+    """Those of some events which nothing that is missing can follow.
+
+    An event has a larger `depth` than all that it follows. Servers may lie about that; then the order suffers.
+
+    Args:
+        events: in the order of the graph, oldest first.
+        missing: the depths of what they follow and what is not here.
+        wanted: what was asked for. The latest of these is always placed, so that it goes on.
+    """
+    latest = max((pdu.depth for pdu in events if pdu.event_id in wanted), default=0)
+    line = min(max(missing.values(), default=0), latest)
+    return [pdu for pdu in events if pdu.depth >= line]
 
 
 def number_events(

@@ -27,7 +27,7 @@ class PastRedactions:
     Attributes:
         redacted: what redacts events that are among them too, by these.
         awaiting: the redactions whose target is not here, with that.
-        idle: those that have no effect and never will.
+        idle: those that have no effect and never will, so that nobody is shown them.
         rewrites: other events that get another text, each with the redaction.
     """
 
@@ -47,10 +47,9 @@ async def find_redactions(conn: Connection, room_id: RoomId, events: Sequence[Pa
     """
     outcome = PastRedactions()
     redactions = [event for event in events if event.pdu.type == REDACTION and event.rejected is None]
-    target_ids = {event.pdu.redacts for event in redactions if event.pdu.redacts is not None}
-    if not target_ids:
-        outcome.idle.update(event.pdu.event_id for event in redactions)
+    if not redactions:
         return outcome
+    target_ids = {event.pdu.redacts for event in redactions if event.pdu.redacts is not None}
     targets = await find_redaction_targets(conn, room_id, target_ids)
     stored = await list_known_events(conn, target_ids - targets.keys())
     current = await list_current(conn, [target.target.event.event_nid for target in targets.values()])
@@ -66,6 +65,8 @@ async def find_redactions(conn: Connection, room_id: RoomId, events: Sequence[Pa
             outcome.idle.add(pdu.event_id)
         elif target_id not in outcome.redacted:
             _redact(outcome, target, pdu, own, is_current=target.target.event.event_nid in current)
+    if not all(event.pdu.room_version.redaction_checked_on_arrival for event in redactions):
+        outcome.idle.clear()  # they are events like any other
     return outcome
 
 

@@ -16,6 +16,7 @@ from homeserver.core.event_auth.rules import check_auth
 from homeserver.core.ids import EventId
 from homeserver.core.pdu import Pdu, StateKey
 from homeserver.services.rooms.append_line import believe_members
+from homeserver.services.rooms.claimed_state import in_parts
 from homeserver.services.rooms.inquiry import Inquiry
 from homeserver.services.rooms.outliers import auth_event_ids
 from homeserver.services.rooms.resolution import StateResolver, StateUnknown, difference
@@ -29,6 +30,7 @@ from storage.state import Snapshot, StateStore, derive_state, insert_slots
 
 _FAILURES_MAX: Final = 5
 """A server that could not tell so many states is not asked for more of them."""
+_SNAPSHOT_CHUNK: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +132,7 @@ class PastStates:
         rows: Mapping[EventId, OutlierRow],
         known: Mapping[EventId, KnownEvent],
         *,
+        near_id: int | None,
         members_lacking: bool,
     ) -> list[PastEvent]:
         """Finds the states before events, and judges the events.
@@ -140,6 +143,8 @@ class PastStates:
             events: the events, in the order of the graph, oldest first.
             rows: how each is stored outside the graph.
             known: what is known of their previous events.
+            near_id: the snapshot of a state that is probably much like those before the events; None for the current
+                one.
             members_lacking: not all members are known in the states that are here, so those that events cite are
                 believed.
 
@@ -147,7 +152,7 @@ class PastStates:
             The events before which the state could be found out, in their order.
         """
         walk = _Walk(self._db, self._states, self._resolver, self._state_fetch, inquiry, events, rows, known)
-        await walk.prepare(members_lacking=members_lacking)
+        await walk.prepare(near_id=near_id, members_lacking=members_lacking)
         judged = []
         for pdu in events:
             event = await walk.visit(pdu)
@@ -183,16 +188,18 @@ class _Walk:
         self._failures = 0
         self._slot_ids: Mapping[StateKey, int] = {}
         self._before_walk: Mapping[int, StoredEvent] = {}
-        # The events of all these states at the slots that are looked at.
-        self._pdus: dict[int, Pdu] = {rows[pdu.event_id].event_nid: pdu for pdu in events}
+        # The events of all these states at the slots that are looked at, as they are stored.
+        self._pdus: dict[int, Pdu] = {row.event_nid: row.pdu for row in rows.values()}
         # What the events cite, if that is to be believed.
         self._cited: Mapping[EventId, Pdu] = {}
+        # What states that others tell are stored as differences to.
+        self._near: Snapshot | None = None
 
     @property
     def _room(self) -> RoomRow:
         return self._inquiry.room
 
-    async def prepare(self, *, members_lacking: bool) -> None:
+    async def prepare(self, *, near_id: int | None, members_lacking: bool) -> None:
         """Loads what will be needed of most events."""
         own_slots = {pdu.state_slot for pdu in self._events if pdu.state_slot is not None}
         slots = own_slots.union(*(authorizing_slots(pdu) for pdu in self._events), {CREATE})
@@ -201,6 +208,8 @@ class _Walk:
             await insert_slots(conn, own_slots)
             self._slot_ids = await self._states.find_slots(conn, slots)
             self._before_walk = {event.event_nid: event for event in await list_events(conn, in_graph)}
+            if near_id is not None:
+                self._near = await self._states.load(conn, near_id)
             if members_lacking:
                 cited = await list_known_events(conn, {each for pdu in self._events for each in auth_event_ids(pdu)})
                 pdus = await list_pdus(conn, [event.event_nid for event in cited.values()])
@@ -308,11 +317,19 @@ class _Walk:
         create_slot_id = self._slot_ids[CREATE]
         if entries.get(create_slot_id) != current.get(create_slot_id):
             raise UnavailableForNow("The state that the other server describes is that of another room")
-        changes, base_id = difference(current.entries(), entries), current.state_id
-        async with self._db.transaction() as conn:
-            state_id = await derive_state(conn, room_nid=self._room.room_nid, base_state_id=base_id, changes=changes)
+        return PastState(await self._store(entries, self._near or current))
+
+    async def _store(self, entries: Mapping[int, int], base: Snapshot) -> Snapshot:
+        """Stores a state as a difference to another one, in parts that keep nobody waiting."""
+        state_id = base.state_id
+        for part in in_parts(list(difference(base.entries(), entries).items()), _SNAPSHOT_CHUNK):
+            async with self._db.transaction() as conn:
+                state_id = await derive_state(
+                    conn, room_nid=self._room.room_nid, base_state_id=state_id, changes=dict(part)
+                )
         async with self._db.connection() as conn:
-            return PastState(await self._states.load(conn, state_id))
+            self._near = await self._states.load(conn, state_id)
+        return self._near
 
     async def _load_pdus(self, state: PastState) -> None:
         """Loads what a state has at the slots that are looked at."""

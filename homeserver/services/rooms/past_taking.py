@@ -26,7 +26,7 @@ from homeserver.services.rooms.inquiry import Inquiry
 from homeserver.services.rooms.leased_work import Lease, LeaseLost
 from homeserver.services.rooms.missing_events import in_graph_order, leading_to
 from homeserver.services.rooms.outliers import Outliers
-from homeserver.services.rooms.past_order import find_gaps, island_number, number_events
+from homeserver.services.rooms.past_order import can_be_placed, find_gaps, island_number, number_events
 from homeserver.services.rooms.past_redactions import PastRedactions, find_redactions
 from homeserver.services.rooms.past_states import PastEvent, PastStates, StatesToWrite
 from homeserver.services.rooms.placing import EventPlacing, Reception
@@ -34,13 +34,22 @@ from homeserver.services.rooms.remote_redactions import redacted
 from homeserver.services.rooms.room_import import require_lease
 from homeserver.services.rooms.thread_roots import find_thread_roots
 from storage.append import NewRelation, RoomChanged
-from storage.backfill import PlacedEvent, Placement, find_floors, list_gaps, place_events
+from storage.backfill import (
+    PlacedEvent,
+    Placement,
+    find_depths,
+    find_event_at,
+    find_floors,
+    list_gaps,
+    place_events,
+)
 from storage.database import Connection, Database
 from storage.errors import Serialization
 from storage.events import find_event_nids
-from storage.missing_events import find_places_of_missing
+from storage.missing_events import find_depths_in_gaps, find_places_of_missing
 from storage.outliers import KnownEvent, list_known_events, list_outliers
 from storage.partial_rooms import is_partial
+from storage.rooms import RoomRow
 
 _ATTEMPTS_MAX: Final = 3
 _GAPS_MAX: Final = 1000
@@ -52,12 +61,14 @@ class _Found:
 
     Attributes:
         events: in the order of the graph, oldest first. Those that nothing leads to any more are left out.
+        gaps: the gap that each belongs into.
         numbers: where each stands.
         nids: the numbers of their previous events that are stored.
         thread_roots: of those that belong to a thread.
     """
 
     events: Sequence[PastEvent]
+    gaps: Mapping[EventId, int]
     numbers: Mapping[EventId, int]
     redactions: PastRedactions
     nids: Mapping[EventId, int]
@@ -97,7 +108,8 @@ class PastTaking:
             if not new:
                 return 0
             await self._store(inquiry, new)
-            found = await self._find_out(inquiry, wanted, new, known)
+            judged = await self._judge(inquiry, wanted, new, known)
+            found = await self._find_out(inquiry.room, wanted, judged, known)
             if not found.events:
                 return 0
             try:
@@ -140,22 +152,41 @@ class PastTaking:
             await self._placing.load_auth_events(Reception(inquiry=inquiry), *unjudged)
         await self._outliers.store(inquiry.room, unjudged[::-1])
 
-    async def _find_out(
+    async def _judge(
         self, inquiry: Inquiry, wanted: Collection[EventId], new: Sequence[Pdu], known: Mapping[EventId, KnownEvent]
-    ) -> _Found:
-        room = inquiry.room
+    ) -> list[PastEvent]:
+        """Finds out the states before events, and judges the events by them."""
+        room_nid = inquiry.room.room_nid
         async with self._db.connection() as conn:
             rows = await list_outliers(conn, [pdu.event_id for pdu in new])
-            members_lacking = await is_partial(conn, room.room_nid)
-        stored = [pdu for pdu in new if pdu.event_id in rows]
-        judged = await self._states.judge(inquiry, stored, rows, known, members_lacking=members_lacking)
+            members_lacking = await is_partial(conn, room_nid)
+            places = await find_places_of_missing(conn, room_nid, wanted)
+            behind = await find_event_at(conn, room_nid, min(places.values())) if places else None
+        return await self._states.judge(
+            inquiry,
+            [pdu for pdu in new if pdu.event_id in rows],
+            rows,
+            known,
+            near_id=None if behind is None else behind.state_id,
+            members_lacking=members_lacking,
+        )
+
+    async def _find_out(
+        self,
+        room: RoomRow,
+        wanted: Collection[EventId],
+        judged: Sequence[PastEvent],
+        known: Mapping[EventId, KnownEvent],
+    ) -> _Found:
+        """Finds out where events stand, and what they do."""
         async with self._db.connection() as conn:
-            missing = await _find_missing(conn, room.room_nid, wanted, judged)
-            gaps = find_gaps([event.pdu for event in judged], missing)
+            placeable = await _list_placeable(conn, room.room_nid, wanted, [event.pdu for event in judged], known)
+            gaps = find_gaps(placeable, await _find_missing(conn, room.room_nid, wanted, judged))
             events = [event for event in judged if event.pdu.event_id in gaps]
             redactions = await find_redactions(conn, room.room_id, events)
             return _Found(
                 events=events,
+                gaps=gaps,
                 numbers=number_events(
                     [event.pdu.event_id for event in events],
                     gaps,
@@ -181,6 +212,26 @@ class PastTaking:
         if placement.is_current_changed:
             self._heads.discard(inquiry.room.room_id)
         return len(placement.events)
+
+
+async def _list_placeable(
+    conn: Connection,
+    room_nid: int,
+    wanted: Collection[EventId],
+    events: Sequence[Pdu],
+    known: Mapping[EventId, KnownEvent],
+) -> list[Pdu]:
+    """Those of some events that need not wait for others."""
+    here = {pdu.event_id for pdu in events} | {event_id for event_id, event in known.items() if event.in_graph}
+    # Of what is not stored it is only known that what follows it has a larger depth.
+    depths: dict[EventId, int] = {}
+    for pdu in events:
+        for prev_id in pdu.prev_events:
+            depths[prev_id] = min(pdu.depth - 1, depths.get(prev_id, pdu.depth - 1))
+    depths |= await find_depths(conn, depths.keys() - here)
+    depths |= await find_depths_in_gaps(conn, room_nid, wanted)
+    missing = {event_id: depth for event_id, depth in depths.items() if event_id not in here}
+    return can_be_placed(events, missing, wanted=wanted)
 
 
 async def _find_missing(
@@ -211,15 +262,23 @@ def _is_shown(event: PastEvent, redactions: PastRedactions) -> bool:
     return event.rejected is None and not is_hidden(event.pdu) and event.pdu.event_id not in redactions.idle
 
 
+def _waits(pdu: Pdu, redactions: PastRedactions) -> bool:
+    """Whether an event is a redaction that is not to be seen before its target comes."""
+    return pdu.event_id in redactions.awaiting and pdu.room_version.redaction_checked_on_arrival
+
+
 def _placement(room_nid: int, found: _Found) -> Placement:
     states, numbers = StatesToWrite(), found.numbers
     texts = _texts(found)
+    gaps: dict[int, int] = {}
+    for event_id, gap in found.gaps.items():
+        gaps[gap] = min(numbers[event_id], gaps.get(gap, gap))
     placed: dict[EventId, PlacedEvent] = {}
     missing: dict[EventId, int] = {}
     for event in found.events:
         event_id, redaction = event.pdu.event_id, found.redactions.redacted.get(event.pdu.event_id)
-        for prev_id in event.pdu.prev_events:
-            missing[prev_id] = min(numbers[event_id], missing.get(prev_id, numbers[event_id]))
+        earliest = gaps[found.gaps[event_id]]
+        missing.update((prev_id, min(earliest, missing.get(prev_id, earliest))) for prev_id in event.pdu.prev_events)
         placed[event_id] = PlacedEvent(
             event_nid=event.row.event_nid,
             revision=event.row.revision,
@@ -227,7 +286,7 @@ def _placement(room_nid: int, found: _Found) -> Placement:
             state=states.add(event.before),
             prev_nids=[found.nids[each] for each in dict.fromkeys(event.pdu.prev_events) if each in found.nids],
             rejected=event.rejected,
-            soft_failed=event_id in found.redactions.idle or event_id in found.redactions.awaiting,
+            soft_failed=event_id in found.redactions.idle or _waits(event.pdu, found.redactions),
             redacted_by=None if redaction is None else redaction.event_id,
             thread_root=None if redaction is not None else found.thread_roots.get(event_id),
             texts=texts.get(event_id),
@@ -238,6 +297,7 @@ def _placement(room_nid: int, found: _Found) -> Placement:
         room_nid=room_nid,
         events=placed,
         states=states.states,
+        gaps=gaps,
         missing={event_id: number for event_id, number in missing.items() if event_id not in placed},
         relations=_relations(found),
         replaced_events=[replaced_event(rewrite, cause) for rewrite, cause in rewrites],
@@ -251,7 +311,9 @@ def _placement(room_nid: int, found: _Found) -> Placement:
 
 def _texts(found: _Found) -> dict[EventId, tuple[str, str]]:
     """The texts of those events that get others than they are stored with."""
-    left = {
+    rewrites = (rewrite for rewrite, _ in found.redactions.rewrites.values())
+    left = {rewrite.pdu.event_id: rewrite.pdu for rewrite in rewrites if rewrite.is_target}
+    left |= {
         event.pdu.event_id: redacted(event.row.pdu)
         for event in found.events
         if event.pdu.event_id in found.redactions.redacted

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from homeserver.core.errors import BadJson, Forbidden, UnavailableForNow
+from homeserver.core.errors import BadJson, Forbidden, RemoteRefused, UnavailableForNow
 from homeserver.core.event_auth.auth_events import authorizing_slots, state_from_auth_events
 from homeserver.core.event_auth.rules import check_auth
 from homeserver.core.ids import EventId
@@ -149,18 +149,26 @@ class EventPlacing:
     async def load_auth_events(self, reception: Reception, *events: Pdu) -> None:
         """Loads the auth events of events into the pool, and asks for those that are not here.
 
+        A server that does not give auth chains may yet give single events.
+
         Raises:
             RemoteUnavailable, RemoteRefused, UnavailableForNow: they cannot be had.
         """
+        refusal: RemoteRefused | None = None
         lacking = await self._load(reception, events)
         for pdu in events:
             if not lacking.isdisjoint(auth_event_ids(pdu)):
-                await self._outliers.store(reception.room, await reception.inquiry.auth_chain(pdu.event_id))
+                try:
+                    chain = await reception.inquiry.auth_chain(pdu.event_id)
+                except RemoteRefused as error:
+                    refusal = error
+                    break
+                await self._outliers.store(reception.room, chain)
                 lacking = await self._load(reception, events)
         if lacking:
             await self._outliers.store(reception.room, await reception.inquiry.events(lacking))
             if await self._load(reception, events):
-                raise UnavailableForNow("An auth event of the event cannot be had")
+                raise refusal or UnavailableForNow("An auth event of the event cannot be had")
 
     async def _load(self, reception: Reception, events: tuple[Pdu, ...]) -> set[EventId]:
         """Loads what is stored; returns what is not."""
@@ -266,8 +274,12 @@ class EventPlacing:
 
 
 def _waits(pdu: Pdu, judgement: _Judgement) -> bool:
-    """Whether an event is a redaction that has no effect, or none yet, so that clients are not to see it."""
-    return pdu.type == REDACTION and not judgement.effect.takes_effect
+    """Whether an event is a redaction that has no effect, or none yet, so that clients are not to see it.
+
+    In room versions in which the authorization rules judge redactions, those that they allow are shown as they come.
+    """
+    is_judged_later = pdu.type == REDACTION and pdu.room_version.redaction_checked_on_arrival
+    return is_judged_later and not judgement.effect.takes_effect
 
 
 def _as_stored(known: KnownEvent, *, only_accepted: bool) -> Placed:

@@ -22,6 +22,8 @@ from homeserver.core.hashing import reference_hash
 from homeserver.core.ids import EventId, RoomId, ServerName, UserId
 from homeserver.core.pdu import Pdu
 from homeserver.core.signing import signature_key_ids, verify_event
+from homeserver.core.text import is_storable
+from homeserver.services.ports import RemoteProfiles
 from homeserver.services.remote import EventJson, KeyWish, RemoteRooms, ServerKeys
 from homeserver.services.rooms.append import Appender
 from homeserver.services.rooms.gate import EventGate
@@ -40,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 _LEAVE_SECONDS_MAX: Final = 20.0
 """How long somebody waits to be rid of an invitation, whether or not another server hears of it."""
+_PROFILE_SECONDS_MAX: Final = 5.0
+_PROFILE_FIELD_BYTES_MAX: Final = 1024
 _SIGNATURES_MAX: Final = 8
 
 
@@ -53,6 +57,7 @@ class RemoteMemberships:
         clock: Clock,
         server_name: ServerName,
         remote: RemoteRooms,
+        profiles: RemoteProfiles,
         keys: ServerKeys,
         events: MemberEvents,
         gate: EventGate,
@@ -64,6 +69,7 @@ class RemoteMemberships:
         self._clock = clock
         self._server_name = server_name
         self._remote = remote
+        self._profiles = profiles
         self._keys = keys
         self._events = events
         self._gate = gate
@@ -170,6 +176,20 @@ class RemoteMemberships:
         signed = await self._countersigned(invitation, returned, target.server_name)
         await self._incoming.add(self._server_name, signed)
         return invitation.event_id
+
+    async def profile(self, user_id: UserId) -> Mapping[str, str]:
+        """What stands in the member events of a user of another server: the name and the picture, as far as known."""
+        try:
+            async with asyncio.timeout(_PROFILE_SECONDS_MAX):
+                profile = await self._profiles.query_profile(user_id)
+        except (MatrixError, TimeoutError):
+            return {}
+        told = {name: profile.get(name) for name in ("displayname", "avatar_url")}
+        return {
+            name: value
+            for name, value in told.items()
+            if isinstance(value, str) and is_storable(value) and len(value.encode()) <= _PROFILE_FIELD_BYTES_MAX
+        }
 
     async def _countersigned(self, invitation: Pdu, returned: EventJson, invited: ServerName) -> Pdu:
         """The invitation with the invited server's signature; of what that has returned, nothing else is used.

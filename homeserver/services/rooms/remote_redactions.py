@@ -1,7 +1,8 @@
 """What redactions of other servers do. They come before or after what they redact, and may not be allowed to.
 
-A redaction is shown to clients only once it has taken effect: until then, and if it never does, it is kept like a
-soft-failed event. One whose target is not here yet waits for it, and then the target is stored redacted from the start.
+From room version 3 on a redaction is shown to clients only once it has taken effect: until then, and if it never does,
+it is kept like a soft-failed event. One whose target is not here yet waits for it, and then the target is stored
+redacted from the start.
 
 https://spec.matrix.org/v1.19/rooms/v3/#handling-redactions
 """
@@ -57,7 +58,7 @@ async def effect_of(
         redaction: an `m.room.redaction`.
         state_before: at least create event and power levels of the state before it.
     """
-    if redaction.redacts is None:
+    if redaction.redacts in (None, redaction.event_id):
         return RedactionEffect(takes_effect=False)
     found = await find_redaction_target(conn, room.room_id, redaction.redacts)
     if found is None:

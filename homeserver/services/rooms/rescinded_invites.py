@@ -1,7 +1,7 @@
 """Ends of invitations and knocks that other servers tell of, in rooms that this server is not in.
 
-Whether the room allows it cannot be checked. But whoever has invited somebody may take it back, and the server through
-which somebody has knocked speaks for the room as well as anybody that is known here.
+Whether the room allows it cannot be checked. But whoever has invited somebody may take it back, and the servers that
+somebody knocked through, or named while doing so, speak for the room as well as anybody that is known here.
 
 https://spec.matrix.org/v1.19/client-server-api/#leaving-rooms
 """

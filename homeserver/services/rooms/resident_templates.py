@@ -16,6 +16,7 @@ from homeserver.core.event_auth.auth_events import member_slot
 from homeserver.core.ids import RoomId, ServerName, UserId
 from homeserver.services.remote import EventTemplate
 from homeserver.services.rooms.member_events import begin_member_event, read_member_head
+from homeserver.services.rooms.partial_state import PartialStates
 from homeserver.services.rooms.residence import require_resident
 from homeserver.services.rooms.restricted_joins import authorise_join
 from homeserver.services.rooms.server_access import ServerAccess
@@ -26,11 +27,20 @@ from storage.room_heads import RoomHead
 class ResidentTemplates:
     """Makes templates for users of other servers, in rooms that this server is in."""
 
-    def __init__(self, *, db: Database, clock: Clock, server_name: ServerName, access: ServerAccess) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        clock: Clock,
+        server_name: ServerName,
+        access: ServerAccess,
+        partial_states: PartialStates,
+    ) -> None:
         self._db = db
         self._clock = clock
         self._server_name = server_name
         self._access = access
+        self._partial_states = partial_states
 
     async def make_join(
         self, origin: ServerName, room_id: RoomId, user_id: UserId, *, versions: Collection[str]
@@ -52,6 +62,7 @@ class ResidentTemplates:
                 `authorise_join`.
             Forbidden: the user is not of that server or may not join, or the room keeps the server out.
         """
+        await self._partial_states.settle(room_id)
         async with self._db.connection() as conn:
             await self._require(conn, origin, room_id, user_id, versions)
             head = await read_member_head(conn, room_id, [member_slot(user_id)])
@@ -69,6 +80,7 @@ class ResidentTemplates:
             NotFound: this server is not in the room.
             Forbidden: the user is not of that server or has nothing to leave, or the room keeps the server out.
         """
+        await self._partial_states.settle(room_id)
         async with self._db.connection() as conn:
             await self._require(conn, origin, room_id, user_id, versions=None)
             head = await read_member_head(conn, room_id, [member_slot(user_id)])
@@ -84,6 +96,7 @@ class ResidentTemplates:
             IncompatibleRoomVersion: the other server does not support the room's version.
             Forbidden: the user is not of that server or may not knock, or the room keeps the server out.
         """
+        await self._partial_states.settle(room_id)
         async with self._db.connection() as conn:
             await self._require(conn, origin, room_id, user_id, versions)
             head = await read_member_head(conn, room_id, [member_slot(user_id)])

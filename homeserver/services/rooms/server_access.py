@@ -1,7 +1,7 @@
 """What other servers may do and see in rooms: who is in, whom the room's access control list lets in, which events.
 
-A room that is not known here, one that this server has left, one that the other server is not in, and one that does not
-want it are refused with the same bytes.
+A room that is not known here, one that the other server is not in, and one that does not want it are refused with the
+same bytes. Of a room that this server has left, what it knew then is told.
 
 https://spec.matrix.org/v1.19/server-server-api/#server-access-control-lists-acls
 """

@@ -17,8 +17,8 @@ from homeserver.services.rooms.alias_lookup import AliasLookup
 from homeserver.services.rooms.append import Appender
 from homeserver.services.rooms.content_rules import check_state, named_aliases
 from homeserver.services.rooms.drafts import CurrentState, Draft
-from homeserver.services.rooms.member_content import member_content
 from homeserver.services.rooms.membership import Memberships
+from homeserver.services.rooms.state_consequences import GUEST_ACCESS, departure
 from storage.database import Connection, Database
 from storage.events import EventCache, StoredEvent
 from storage.memberships import list_joined_guests
@@ -27,7 +27,6 @@ from storage.rooms import find_room
 from storage.state import StateStore
 
 _CANONICAL_ALIAS: Final = "m.room.canonical_alias"
-_GUEST_ACCESS: Final = "m.room.guest_access"
 
 
 class _SetState:
@@ -176,14 +175,13 @@ class RoomState:
         await self._aliases.check_point_to([alias for alias in named_aliases(content) if alias not in old], room_id)
 
     async def _consequences(self, room_id: RoomId, slot: StateKey, content: Mapping[str, Any]) -> list[Draft]:
-        """What has to go along with a change: guests leave a room that is closed to them."""
-        if slot != (_GUEST_ACCESS, "") or content.get("guest_access") == "can_join":
+        """What goes along with a change: guests leave a room that is closed to them (see `StateConsequences`)."""
+        if slot != GUEST_ACCESS or content.get("guest_access") == "can_join":
             return []
         async with self._db.connection() as conn:
             room = await find_room(conn, room_id)
             guests = [] if room is None else await list_joined_guests(conn, room.room_nid)
-        left = member_content("leave")
-        return [Draft(type="m.room.member", sender=guest, state_key=guest, content=left) for guest in guests]
+        return [departure(guest) for guest in guests]
 
 
 def _all_names(content: Mapping[str, Any]) -> set[object]:

@@ -1,19 +1,23 @@
-"""What follows a user from a room to the one that replaces it: tags, push rules, and whether it is a direct chat.
+"""What goes from a room to the one that replaces it: tags, push rules, direct chats, and this server's aliases.
 
 https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeGuard
 
 import orjson
 
 from homeserver.core.canonical_json import encode_canonical
+from homeserver.core.event_auth.auth_events import CREATE
 from homeserver.core.ids import RoomId, UserId
 from homeserver.core.pdu import Pdu, StateKey
 from storage.account_data import find_content, get_content_locked, upsert_account_data
+from storage.aliases import move_aliases
 from storage.bus.base import Bus
 from storage.database import Connection, Database
+from storage.out_of_band import is_here
+from storage.published_rooms import move_published_room
 from storage.room_heads import find_head
 
 TOMBSTONE: Final[StateKey] = ("m.room.tombstone", "")
@@ -30,7 +34,7 @@ class RoomRules(Protocol):
 
 
 class RoomSuccession:
-    """Takes users' own settings along to the room that replaces another."""
+    """Takes users' own settings, and what points to a room, along to the one that replaces it."""
 
     def __init__(self, *, db: Database, bus: Bus, room_rules: RoomRules) -> None:
         self._db = db
@@ -57,18 +61,53 @@ class RoomSuccession:
             await self._bus.wake({f"user:{user_id}"}, max(written))
         await self._room_rules.copy_room_rules(user_id, old_room_id=old_room_id, new_room_id=new_room_id)
 
+    async def hand_on(self, old_room_id: RoomId) -> None:
+        """Moves what points to a room, as another server may have replaced it by one that this server is in."""
+        async with self._db.connection() as conn:
+            new_room_id = await _replacement_of(conn, old_room_id)
+            head = await find_head(conn, new_room_id, [CREATE]) if new_room_id is not None else None
+            here = new_room_id is not None and await is_here(conn, new_room_id)
+        create = head.find(CREATE) if head is not None and here else None
+        if create is not None and predecessor_of(create) == old_room_id:
+            await self.move_pointers(create)
+
+    async def move_pointers(self, create: Pdu) -> None:
+        """Has the aliases of this server, and its directory, show a room in place of the one that it replaces.
+
+        As with settings, both rooms must say so.
+
+        Args:
+            create: the create event of the room, which this server is in.
+        """
+        old_room_id, new_room_id = predecessor_of(create), create.room_id
+        if old_room_id is None or not await self._is_replaced(old_room_id, new_room_id):
+            return
+        async with self._db.transaction() as conn:
+            await move_aliases(conn, from_room_id=old_room_id, to_room_id=new_room_id)
+            await move_published_room(conn, from_room_id=old_room_id, to_room_id=new_room_id)
+
     async def _is_replaced(self, old_room_id: RoomId, new_room_id: RoomId) -> bool:
         async with self._db.connection() as conn:
-            head = await find_head(conn, old_room_id, [TOMBSTONE])
-        tombstone = None if head is None else head.find(TOMBSTONE)
-        return tombstone is not None and tombstone.content.get("replacement_room") == new_room_id
+            return await _replacement_of(conn, old_room_id) == new_room_id
 
 
 def predecessor_of(create: Pdu) -> RoomId | None:
     """The room that a room replaces, by its create event."""
     predecessor = create.content.get("predecessor")
     room_id = predecessor.get("room_id") if isinstance(predecessor, Mapping) else None
-    return RoomId(room_id) if isinstance(room_id, str) and room_id.startswith("!") and "\0" not in room_id else None
+    return RoomId(room_id) if _is_room_id(room_id) else None
+
+
+def _is_room_id(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and value.startswith("!") and "\0" not in value
+
+
+async def _replacement_of(conn: Connection, room_id: RoomId) -> RoomId | None:
+    """The room that is to replace a room, by its tombstone."""
+    head = await find_head(conn, room_id, [TOMBSTONE])
+    tombstone = None if head is None else head.find(TOMBSTONE)
+    named = None if tombstone is None else tombstone.content.get("replacement_room")
+    return RoomId(named) if _is_room_id(named) else None
 
 
 async def _copy_tags(conn: Connection, user_id: UserId, *, old_room_id: RoomId, new_room_id: RoomId) -> int | None:

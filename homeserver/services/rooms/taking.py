@@ -34,6 +34,12 @@ _LINE_MAX: Final = 50
 _ATTEMPTS_MAX: Final = 3
 
 
+class Rejection(str):
+    """Why an event has failed authorization. It is taken nevertheless: stored, and never to be judged again."""
+
+    __slots__ = ()
+
+
 class EventTaking:
     """Takes events that have passed the gate into the graph of a room, with what they follow."""
 
@@ -58,7 +64,8 @@ class EventTaking:
         Args:
             reception: what they belong to.
             events: the events.
-            outcome: of each event, as soon as there is one: what is wrong with it, or None.
+            outcome: of each event, as soon as there is one: what is wrong with it (a `Rejection`, if it was taken), or
+                None.
 
         Returns:
             Whether the graph of the room may have got more ends by it.
@@ -98,7 +105,7 @@ class EventTaking:
         for pdu in ordered:
             stored = known.get(pdu.event_id)
             if stored is not None and stored.in_graph and stored.room_nid == reception.room.room_nid:
-                outcome[pdu.event_id] = stored.rejected
+                outcome[pdu.event_id] = _rejection(stored.rejected)
             else:
                 waiting.append(pdu)
         while waiting:
@@ -133,7 +140,7 @@ class EventTaking:
             known.update(await list_known_events(conn, [pdu.event_id]))
             if pdu.state_slot == POLICY:
                 reception.policy = await self._policy.current(conn, reception.room.room_nid)
-        return placed.rejected
+        return _rejection(placed.rejected)
 
     async def _place(self, reception: Reception, pdu: Pdu) -> Placed:
         """Places an event, again if the transaction has met another one."""
@@ -200,6 +207,10 @@ class EventTaking:
             pool.know(pdu, rejected=None)
             nids[pdu.event_id] = -number
         return links
+
+
+def _rejection(reason: str | None) -> Rejection | None:
+    return None if reason is None else Rejection(reason)
 
 
 def _line(waiting: Collection[Pdu], known: Mapping[EventId, KnownEvent]) -> list[Pdu]:

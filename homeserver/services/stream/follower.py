@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge
 from homeserver.core.clock import Clock
 from homeserver.services.stream.hub import Hub
 from storage.database import Connection, Database
-from storage.errors import DatabaseError
+from storage.errors import DatabaseError, DatabaseUnavailable
 from storage.followers import advance_follower, get_follower_position
 from storage.leases import acquire_leases, delete_leases, renew_leases
 
@@ -173,10 +173,13 @@ class Follower:
                     reached = await self._handle_batch(position, upto)
                 except LeaseLost:
                     raise
-                except Exception:
+                except Exception as error:
                     self._failures.inc()
                     self._lag.set(self._clock.monotonic() - caught_up_at)
-                    logger.exception("follower %s: a batch failed", self._name)
+                    if isinstance(error, DatabaseUnavailable):
+                        logger.warning("follower %s: %s", self._name, error)
+                    else:
+                        logger.exception("follower %s: a batch failed", self._name)
                     position = None
                     await self._clock.sleep(backoff_seconds)
                     backoff_seconds = min(2 * backoff_seconds, BACKOFF_SECONDS_MAX)

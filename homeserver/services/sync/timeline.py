@@ -104,6 +104,9 @@ class Timelines:
             room_nid: _timeline(events, memberships, limit=limit, has_more=room_nid in older)
             for room_nid, events in found.items()
         }
+        built |= {
+            room_nid: replace(built[room_nid], limited=True) for room_nid in await _behind_gaps(conn, built, window)
+        }
         nothing = Timeline(events=(), limited=True, prev_batch=SyncToken(window.upto))
         return built | dict.fromkeys(cut_off - built.keys(), nothing)
 
@@ -176,6 +179,21 @@ def _timeline(
         prev_batch=HistoryToken(topological=first.topological or 0, event_nid=boundary),
         memberships={event.event_id: memberships[event.event_id] for event in kept},
     )
+
+
+async def _behind_gaps(conn: Connection, built: Mapping[int, Timeline], window: SyncWindow) -> Sequence[int]:
+    """Those rooms (`room_nid`) whose timelines begin behind a gap that the client does not know of yet."""
+    first = {
+        room_nid: timeline.events[0].topological
+        for room_nid, timeline in built.items()
+        if timeline.events and not timeline.limited
+    }
+    # Nowhere else can there have been a gap, so that few syncs have to ask.
+    suspects = {room_nid: place for room_nid, place in first.items() if place is not None and place >= GAP}
+    if not suspects:
+        return ()
+    known = await timelines.list_last_places(conn, suspects, position=window.since)
+    return [room_nid for room_nid, place in known.items() if suspects[room_nid] - place >= GAP]
 
 
 def _after_last_gap(newest_first: Sequence[StoredEvent]) -> Sequence[StoredEvent]:

@@ -54,12 +54,14 @@ async def test_typing_on_puts_the_end_off(api: EphemeralApi, alice: Person, bob:
     assert (await alice.listener().read()).typing == {room: [bob.user_id]}
 
 
-async def test_who_begins_to_listen_is_told_only_who_types(api: EphemeralApi, alice: Person, bob: Person) -> None:
-    quiet, busy = await api.room(alice, bob), await api.room(alice, bob)
+async def test_who_begins_to_listen_is_told_who_types_and_who_has_just_stopped(
+    api: EphemeralApi, alice: Person, bob: Person
+) -> None:
+    quiet, busy, _ = [await api.room(alice, bob) for _ in range(3)]
     await bob.type(quiet, typing=True)
     await bob.type(quiet, typing=False)
     await bob.type(busy, typing=True)
-    assert (await alice.listener().read()).typing == {busy: [bob.user_id]}
+    assert (await alice.listener().read()).typing == {busy: [bob.user_id], quiet: []}
 
 
 async def test_rooms_are_told_apart(api: EphemeralApi, alice: Person, bob: Person, carol: Person) -> None:

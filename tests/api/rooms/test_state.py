@@ -1,9 +1,13 @@
 """GET and PUT /rooms/{roomId}/state."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
+from homeserver.core.errors import InvalidParam
+from homeserver.core.ids import ServerName
+from homeserver.services.rooms.content_rules import check_state
 from tests.api.rooms.api import RoomsApi, User
 
 
@@ -80,6 +84,14 @@ async def test_what_is_refused(
     before = await alice.all_state(room_id)
     _refused(await alice.set_state(room_id, event_type, content, state_key), errcode, status)
     assert await alice.all_state(room_id) == before
+
+
+@pytest.mark.parametrize(("server_name", "may_be"), [("example.org", False), ("example.org:8450", True)])
+def test_a_server_may_shut_out_the_host_that_it_shares_with_others(server_name: str, may_be: bool) -> None:
+    """Access control lists do not tell apart the servers of one host."""
+    content = {"allow": ["*"], "deny": ["example.org"]}
+    with nullcontext() if may_be else pytest.raises(InvalidParam):
+        check_state("m.room.server_acl", "", content, room_id=None, server_name=ServerName(server_name))
 
 
 async def test_a_room_does_not_replace_itself(alice: User) -> None:

@@ -23,7 +23,9 @@ async def test_typing_is_told_when_it_begins_and_when_it_ends(alice: Device, bob
     assert (await bob.peek(since=None)).ephemeral(room_id, "m.typing") == [{"user_ids": [alice.user_id]}]
     await alice.type(room_id, typing=False)
     assert (await bob.sync()).ephemeral(room_id, "m.typing") == [{"user_ids": []}]
-    assert (await bob.peek(since=None)).ephemeral(room_id, "m.typing") == []
+    assert (await bob.peek(since=None)).ephemeral(room_id, "m.typing") == [{"user_ids": []}]
+    quiet = await bob.create()
+    assert (await bob.peek(since=None)).ephemeral(quiet, "m.typing") == []
 
 
 async def test_receipts_are_told_as_they_move(alice: Device, bob: Device, carol: Device) -> None:

@@ -305,16 +305,47 @@ async def test_a_list_is_fetched_until_it_is_whole(keeping: Keeping, room_id: Ro
     await keeping.query(CAROL)
     carol.change("LOST")
     keeping.servers.is_away(THERE)
+    since = await keeping.position()
     async with resyncing(keeping):
         await keeping.updates.receive_devices(THERE, carol.change("TWO"))
         await wait_until(lambda: keeping.servers.asked.count(("devices", CAROL)) >= 4)
         assert await keeping.lists() == {CAROL: False}
+        assert await keeping.told(ALICE, since=since) == ({CAROL}, set()), "it takes long, what clients know is old"
+        since = await keeping.position()
+        await keeping.updates.receive_devices(THERE, carol.change("TWO"))
+        assert await keeping.told(ALICE, since=since) == ({CAROL}, set()), "and older still"
         since = await keeping.position()
         del keeping.servers.failures[THERE]
         await until_whole(keeping, CAROL)
     assert await keeping.told(ALICE, since=since) == ({CAROL}, set()), "clients ask again, now that there is an answer"
     assert await keeping.answers_from_memory(CAROL)
     assert await keeping.devices(CAROL) == carol.devices
+
+
+async def test_clients_are_told_of_a_lost_update_once(keeping: Keeping, room_id: RoomId, carol: RemoteUser) -> None:
+    """When the list has been fetched, and is there for them."""
+    await keeping.query(CAROL)
+    carol.change("LOST")
+    since = await keeping.position()
+    await keeping.updates.receive_devices(THERE, carol.change("TWO"))
+    assert await keeping.told(ALICE, since=since) == (set(), set())
+    async with resyncing(keeping):
+        await until_whole(keeping, CAROL)
+    assert await keeping.told(ALICE, since=since) == ({CAROL}, set())
+
+
+async def test_clients_are_told_what_was_found_by_asking_anew(
+    keeping: Keeping, room_id: RoomId, carol: RemoteUser
+) -> None:
+    """The first time, and after a time without a shared room: nobody has told of what happened before."""
+    since = await keeping.position()
+    await keeping.query(CAROL)
+    assert await keeping.told(ALICE, since=since) == ({CAROL}, set())
+    await join(keeping, room_id, BOB)
+    carol.change("TWO")
+    since = await keeping.position()
+    await keeping.query(CAROL, by=BOB)
+    assert await keeping.told(ALICE, since=since) == ({CAROL}, set())
 
 
 async def test_nobody_is_told_of_a_list_that_is_as_it_was(keeping: Keeping, room_id: RoomId, carol: RemoteUser) -> None:
@@ -392,16 +423,14 @@ async def test_claims_are_believed_as_far_as_they_were_asked_for(keeping: Keepin
     wanted = {CAROL: {device: "signed_curve25519" for device in carol.one_time_keys if device != "UNASKED"}}
     keeping.servers.is_away(EVE.server_name)
     claimed = await keeping.keys.claim({**wanted, EVE: {"E": "signed_curve25519"}}, timeout_ms=5_000)
-    assert {user: dict(devices) for user, devices in claimed.keys.items()} == {
-        CAROL: {"ONE": {"signed_curve25519:A": key}}
-    }
+    assert claimed.keys == {CAROL: {"ONE": {"signed_curve25519:A": key}}}
     assert set(claimed.failures) == {EVE.server_name}
 
 
 async def test_answers_to_questions_about_strangers_are_checked_s24(keeping: Keeping) -> None:
     """S24: what a server says of its users is looked at before a client gets it."""
     carol = keeping.servers.user(CAROL, "GOOD")
-    carol.devices |= {"BAD": {"user_id": CAROL}, "OTHERS": identity_keys(EVE, "OTHERS"), "TEXT": "x"}  # type: ignore[dict-item]
+    carol.devices |= {"BAD": {"user_id": CAROL, "signatures": 7}, "OTHERS": identity_keys(EVE, "OTHERS"), "TEXT": "x"}  # type: ignore[dict-item]
     carol.cross_signing = {"master_key": {"user_id": CAROL}, "self_signing_key": []}
     answer = await keeping.query(CAROL)
     assert set(answer.users[CAROL].devices) == {"GOOD"}

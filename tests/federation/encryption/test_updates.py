@@ -51,13 +51,15 @@ async def test_a_device_without_keys_is_none(keeping: Keeping, carol: RemoteUser
     assert await keeping.answers_from_memory(CAROL)
 
 
-async def test_a_repeated_update_does_nothing(keeping: Keeping, carol: RemoteUser) -> None:
+async def test_an_update_that_is_known_changes_nothing(keeping: Keeping, carol: RemoteUser) -> None:
+    """Clients are told all the same: it may be known because it came with a list, of which they were not told."""
     update = carol.change("TWO")
     await keeping.updates.receive_devices(THERE, update)
     since = await keeping.position()
     await keeping.updates.receive_devices(THERE, update)
-    assert await keeping.told(ALICE, since=since) == (set(), set())
+    assert await keeping.told(ALICE, since=since) == ({CAROL}, set())
     assert await keeping.answers_from_memory(CAROL)
+    assert await keeping.devices(CAROL) == carol.devices
 
 
 async def test_a_lost_update_is_found_out_by_the_next(keeping: Keeping, carol: RemoteUser) -> None:
@@ -112,7 +114,6 @@ WRONG: Sequence[dict[str, Any]] = (
     {"prev_id": ["1"]},
     {"prev_id": list(range(1_001))},
     {"keys": "text"},
-    {"keys": {}},
     {"keys": identity_keys(EVE, "TWO")},
     {"keys": identity_keys(CAROL, "OTHER")},
     {"keys": identity_keys(CAROL, "TWO", algorithms="x")},
@@ -122,7 +123,7 @@ WRONG: Sequence[dict[str, Any]] = (
 )
 
 
-@pytest.mark.parametrize("changes", WRONG, ids=repr)
+@pytest.mark.parametrize("changes", WRONG, ids=range(len(WRONG)))
 async def test_s24_a_wrong_update_breaks_nothing(keeping: Keeping, carol: RemoteUser, changes: dict[str, Any]) -> None:
     """S24: what is wrong is neither stored nor the end of it: the list is fetched anew, and what is known stays."""
     await keeping.updates.receive_devices(THERE, {**carol.change("TWO"), **changes})
@@ -191,13 +192,32 @@ async def test_nothing_is_kept_of_users_who_share_no_room_s22(keeping: Keeping, 
         assert await conn.fetch("SELECT FROM device_list_changes WHERE user_id = $1", CLAUDE) == []
 
 
-async def test_clients_are_told_though_no_list_is_kept(keeping: Keeping) -> None:
+async def test_an_update_begins_a_list(keeping: Keeping) -> None:
+    """Clients are told when it has been fetched, and ask for the keys."""
     await room_with(keeping.worker, CAROL)
     carol = keeping.servers.user(CAROL, "ONE")
     since = await keeping.position()
     await keeping.updates.receive_devices(THERE, carol.change("TWO"))
+    assert await keeping.lists() == {CAROL: False}
+    assert await keeping.told(ALICE, since=since) == (set(), set())
+    assert await keeping.devices(CAROL) == carol.devices
     assert await keeping.told(ALICE, since=since) == ({CAROL}, set())
-    assert await keeping.lists() == {}
+
+
+async def test_a_list_that_is_begun_by_the_end_of_a_device_is_told_of(keeping: Keeping) -> None:
+    """Nothing is stored, but clients may know the device by other ways."""
+    await room_with(keeping.worker, CAROL)
+    carol = keeping.servers.user(CAROL, "ONE")
+    since = await keeping.position()
+    await keeping.updates.receive_devices(THERE, carol.change("ONE", deleted=True))
+    assert await keeping.devices(CAROL) == {}
+    assert await keeping.told(ALICE, since=since) == ({CAROL}, set())
+
+
+async def test_what_keys_lack_is_left_to_clients(keeping: Keeping, carol: RemoteUser) -> None:
+    """Clients look at signatures themselves, and do not trust a device without them."""
+    await keeping.updates.receive_devices(THERE, {**carol.change("TWO"), "keys": {"some": "thing"}})
+    assert (await keeping.devices(CAROL))["TWO"] == {"some": "thing"}
 
 
 async def test_a_list_does_not_grow_without_end(keeping: Keeping, carol: RemoteUser) -> None:
@@ -217,9 +237,6 @@ async def test_cross_signing_keys_are_applied(keeping: Keeping, carol: RemoteUse
     assert await keeping.answers_from_memory(CAROL)
     answer = (await keeping.query(CAROL)).users[CAROL]
     assert (answer.master_key, answer.self_signing_key) == (content["master_key"], content["self_signing_key"])
-    since = await keeping.position()
-    await keeping.updates.receive_keys(THERE, content)
-    assert await keeping.told(ALICE, since=since) == (set(), set())
     await keeping.updates.receive_devices(THERE, carol.change("TWO"))
     assert await keeping.answers_from_memory(CAROL), "the order of devices is not touched by it"
 

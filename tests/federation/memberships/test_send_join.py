@@ -133,7 +133,10 @@ async def test_an_event_that_cites_auth_events_of_another_room(world: World, ali
     """S10: the join is allowed by another room's rules only."""
     closed = await world.create_room(alice, preset="private_chat")
     template = (await other.make("join", await world.create_room(alice), other.user())).json["event"]
-    event = other.sign({**template, "room_id": closed}, "11")
+    foreign = other.sign({**template, "room_id": closed}, "11")
+    refused(await other.hand_in("join", foreign, "11"), 400, "M_BAD_JSON")
+    last = await world.set_state(alice, closed, "m.room.topic", {"topic": "the end of the room"})
+    event = other.sign({**template, "room_id": closed, "prev_events": [last]}, "11")
     refused(await other.hand_in("join", event, "11"), 403, "M_FORBIDDEN")
     assert await world.membership(alice, closed, other.user()) is None
 

@@ -19,7 +19,6 @@ from homeserver.services.rooms.lanes import Lanes
 from storage.bus.memory import MemoryBus
 from storage.database import Database
 from tests.api.server import CONFIG, SERVER_NAME, Client, Site, composed_server
-from tests.fast_clock import FastClock
 from tests.rooms.workers import KEY, NoPush
 from tests.web.harness import Reply
 
@@ -117,7 +116,7 @@ async def running_world(
         appender = Appender(
             db=db,
             bus=MemoryBus(),
-            clock=FastClock(speed=1),
+            clock=site.clock,
             server_name=SERVER_NAME,
             key=KEY,
             heads=Heads(),

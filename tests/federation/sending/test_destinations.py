@@ -1,12 +1,13 @@
 """Which servers an event goes to: those in the room when it was sent, however late that is looked at."""
 
 from federation.outbound.room_servers import RoomServers
-from homeserver.core.ids import RoomId, ServerName, UserId
+from homeserver.core.ids import EventId, RoomId, ServerName, UserId
 from homeserver.services.rooms.drafts import Draft
 from storage.database import Database
 from storage.events import EventCache, find_event
 from storage.outgoing_events import list_outgoing
 from storage.positions import stream_bound
+from storage.relayed_events import insert_relayed_event
 from storage.state import StateStore
 from tests.federation.sending.world import CAROL, CLAUDE, ELSEWHERE, EVE, THERE, room_with, say
 from tests.rooms.workers import ALICE, BOB, SERVER, Worker, member, message
@@ -37,6 +38,14 @@ async def add(worker: Worker, room_id: RoomId, draft: Draft) -> str:
     return (await worker.add(room_id, draft)).events[0].event_id
 
 
+async def relay(worker: Worker, event_id: str) -> None:
+    """Has this server pass on an event that was handed in here."""
+    async with worker.db.connection() as conn:
+        event = await find_event(conn, EventId(event_id))
+        assert event is not None
+        await insert_relayed_event(conn, event.event_nid)
+
+
 async def test_a_message_goes_to_the_other_servers_in_the_room_once_each(worker: Worker) -> None:
     room_id = await room_with(worker, BOB, CAROL, CLAUDE, EVE)
     (event_id,) = await say(worker, room_id, "hello")
@@ -52,10 +61,7 @@ async def test_events_of_other_servers_are_not_sent(worker: Worker) -> None:
 async def test_a_relayed_event_goes_to_all_but_its_origin(worker: Worker) -> None:
     room_id = await room_with(worker, CAROL, EVE)
     event_id = await add(worker, room_id, message("hello", sender=CAROL))
-    async with worker.db.connection() as conn:
-        event = await find_event(conn, event_id)
-        assert event is not None
-        await conn.execute("INSERT INTO relayed_events (event_nid) VALUES ($1)", event.event_nid)
+    await relay(worker, event_id)
     assert (await told(worker.db))[event_id] == {ELSEWHERE}
 
 
@@ -107,6 +113,15 @@ async def test_an_invitation_is_told_to_those_in_the_room_and_its_refusal_to_the
     assert found[invitation] == {ELSEWHERE}
     assert found[meanwhile] == {ELSEWHERE}
     assert found[refusal] == {THERE, ELSEWHERE}
+
+
+async def test_who_refuses_an_invitation_is_not_sent_that_back(worker: Worker) -> None:
+    """It has been handed in here, for the others."""
+    room_id = await room_with(worker, EVE)
+    await add(worker, room_id, member(CAROL, "invite", sender=ALICE))
+    refusal = await add(worker, room_id, member(CAROL, "leave"))
+    await relay(worker, refusal)
+    assert (await told(worker.db))[refusal] == {ELSEWHERE}
 
 
 async def test_an_invitation_is_ended_by_a_ban_too(worker: Worker) -> None:

@@ -1,5 +1,6 @@
 """EDUs of other servers: each may speak for its own users only, where they are, and where the room lets it."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,9 @@ from homeserver.services.ephemeral.presence import Presence
 from homeserver.services.ephemeral.receipts import Receipts
 from homeserver.services.ephemeral.typing import Typing
 from homeserver.services.rooms.drafts import Draft
+from homeserver.services.rooms.joins_under_way import JoinsUnderWay, lease_of_join
 from homeserver.services.rooms.server_access import ServerAccess
+from storage.leases import acquire_leases, delete_leases
 from storage.positions import stream_bound
 from storage.presence import find_presence
 from storage.state import StateStore
@@ -37,6 +40,7 @@ class Receiver:
             typing=Typing(db=worker.db, bus=worker.bus, clock=clock, presence=presence),
             receipts=Receipts(db=worker.db, bus=worker.bus, clock=clock, presence=presence),
             presence=presence,
+            arrivals=JoinsUnderWay(db=worker.db, clock=FastClock(speed=1)),
             others=others,
         )
 
@@ -105,6 +109,20 @@ async def test_a_server_speaks_for_its_own_users_in_their_rooms_only_s16(
     assert await receiver.typing() == set()
     assert await receiver.receipts() == set()
     assert await receiver.presence(victim) is None
+
+
+async def test_presence_comes_before_the_join_that_it_is_told_for(worker: Worker, receiver: Receiver) -> None:
+    """A server tells of its users as soon as it has let somebody in, and only then says that it has."""
+    lease = lease_of_join(RoomId("!room:there.example"))
+    async with worker.db.connection() as conn:
+        await acquire_leases(conn, [lease], holder="join", duration_ms=60_000)
+    async with asyncio.TaskGroup() as both:
+        both.create_task(receiver.receive(THERE, is_online(CAROL), is_online(STRANGER)))
+        await room_with(worker, CAROL)
+        async with worker.db.connection() as conn:
+            await delete_leases(conn, [lease], holder="join")
+    assert await receiver.presence(CAROL) == "online"
+    assert await receiver.presence(STRANGER) is None
 
 
 @pytest.mark.parametrize("since", [0, 1])

@@ -21,6 +21,17 @@ async def test_an_alias_of_another_server(pair: Pair) -> None:
     assert (absent.status, absent.body["errcode"]) == (404, "M_NOT_FOUND")
 
 
+async def test_whoever_joins_by_an_alias_comes_to_where_it_points_now(pair: Pair) -> None:
+    """Even if it has been looked up a moment ago."""
+    path = f"/directory/room/{quote(f'#lounge:{pair.one.name}')}"
+    await pair.alice.create_room(preset="public_chat", room_alias_name="lounge")
+    await pair.bob.get(path)
+    room_id = await pair.alice.create_room(preset="public_chat")
+    assert (await pair.alice.call("DELETE", path)).status == 200
+    await pair.alice.put(path, {"room_id": room_id})
+    assert await join(pair.bob, f"#lounge:{pair.one.name}") == room_id
+
+
 async def test_a_profile_of_another_server(pair: Pair) -> None:
     await pair.alice.put(f"/profile/{pair.alice.user_id}/displayname", {"displayname": "Alice of One"})
     assert (await pair.bob.get(f"/profile/{pair.alice.user_id}"))["displayname"] == "Alice of One"

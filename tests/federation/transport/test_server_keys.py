@@ -113,6 +113,24 @@ async def test_keys_must_be_good_for_long_enough(site: Web, peer: Peer, clock: F
     assert reply.json["server_keys"][0]["valid_until_ts"] > clock.now_ms()
 
 
+async def test_a_key_outlives_answers_that_do_not_name_it(site: Web, peer: Peer, clock: FastClock) -> None:
+    """Whoever asks for it gets what was said of it, and nothing else."""
+    key_id, now_ms = peer.key.key_id, clock.now_ms()
+    await query(site, {peer.name: {key_id: {}}})
+    later = new_key("later")
+    published = {
+        "server_name": peer.name,
+        "valid_until_ts": now_ms + 2 * DAY_MS,
+        "verify_keys": {later.key_id: {"key": later.verify_key.encode()}},
+    }
+    peer.answers[f"GET {SERVER}"] = sign_json(published, peer.name, later)
+    (entry,) = await query(site, {peer.name: {key_id: {"minimum_valid_until_ts": now_ms + DAY_MS + 1}}})
+    assert len(peer.asked("server")) == 2
+    assert set(entry["verify_keys"]) == {key_id}
+    assert {*(await query(site, {peer.name: {later.key_id: {}}}))[0]["verify_keys"]} == {later.key_id}
+    assert len(await query(site, {peer.name: {}})) == 2
+
+
 async def test_nobody(site: Web) -> None:
     assert await query(site, {}) == []
     assert (await site.call("GET", f"{QUERY}/127.0.0.1:1")).json == {"server_keys": []}

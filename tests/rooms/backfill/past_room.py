@@ -10,13 +10,13 @@ from homeserver.core.ids import EventId, RoomId, ServerName, UserId
 from homeserver.core.pdu import Pdu, StateMap
 from homeserver.services.remote import EventJson
 from storage.database import Database
-from storage.events import StoredEvent, list_event_ids, stored_event
+from storage.events import StoredEvent, list_event_ids, list_pdus, stored_event
 from storage.state import StateStore
 from tests.api.server import Client, Site
 from tests.federation.peer_room import PeerRoom
 from tests.rooms.remote_membership.resident import DORA, EMIL, RESIDENT, Resident, join, open_room, refused
 
-EVERYTHING = 1000
+LONG_AGO_MS = 1_600_000_000_000
 _numbers = count(1)
 
 
@@ -71,10 +71,15 @@ def past_room(version: str = "11", **options: Any) -> PastRoom:
 
 
 def talk(room: PeerRoom, number: int, *, sender: UserId = EMIL, **content: Any) -> list[Pdu]:
-    """So many messages."""
+    """So many messages of long ago, each a second after the one before."""
     start = len(room.events)
     return [
-        room.send(sender, "m.room.message", {"body": f"line {start + each}", "msgtype": "m.text", **content})
+        room.send(
+            sender,
+            "m.room.message",
+            {"body": f"line {start + each}", "msgtype": "m.text", **content},
+            now=LONG_AGO_MS + 1000 * (start + each),
+        )
         for each in range(number)
     ]
 
@@ -116,6 +121,16 @@ async def push(site: Site, *events: Pdu, origin: ServerName = RESIDENT) -> dict[
     assert reply.status == 200, reply.body
     outcome: dict[str, Any] = reply.json["pdus"]
     return outcome
+
+
+async def tell(db: Database, room: PeerRoom) -> None:
+    """Shows the other server all events of ours in its room."""
+    async with db.connection() as conn:
+        rows = await conn.fetch("SELECT event_nid FROM events WHERE sender LIKE '%:test' ORDER BY event_nid")
+        pdus = await list_pdus(conn, [row["event_nid"] for row in rows])
+    for event_nid in sorted(pdus):
+        if pdus[event_nid].room_id == room.room_id:
+            room.receive(pdus[event_nid])
 
 
 async def stored_events(db: Database) -> dict[EventId, StoredEvent]:

@@ -2,11 +2,14 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 
 import pytest
 
+from homeserver.core.errors import RemoteRefused
 from homeserver.core.event_auth.auth_events import member_slot
-from homeserver.core.ids import EventId, ServerName
+from homeserver.core.ids import EventId, RoomId, ServerName
+from homeserver.services.remote import EventJson
 from storage.rooms import get_room
 from tests.rooms.consistency import check_consistent
 from tests.rooms.incoming.homeserver import Homeserver, room_with_another_server
@@ -91,6 +94,24 @@ async def test_what_cannot_be_connected_is_not_stored(homeserver: Homeserver) ->
     assert await homeserver.push(remote, after, renamed) == {after.event_id: None, renamed.event_id: None}
     assert await homeserver.ends(remote.room_id) == {after.event_id}
     await check_consistent(homeserver.worker.db, remote.room_id)
+
+
+async def test_a_server_that_gives_no_auth_chains_is_asked_for_the_events(
+    homeserver: Homeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = await room_with_another_server(homeserver)
+    dora = remote.user("dora")
+    renamed = remote.join(dora)
+    said = remote.say("hello", sender=dora)
+    remote.gives_missing_events = False
+
+    async def refuse(via: ServerName, room_id: RoomId, event_id: EventId) -> Sequence[EventJson]:
+        raise RemoteRefused("No", remote_errcode="M_UNRECOGNIZED", status=404)
+
+    monkeypatch.setattr(remote, "event_auth", refuse)
+    assert await homeserver.push(remote, said) == {said.event_id: None}
+    assert (await homeserver.get(renamed)).rejected is None
+    assert said.event_id in await homeserver.shown(remote.room_id)
 
 
 async def test_what_was_missing_may_come_late(homeserver: Homeserver) -> None:

@@ -3,12 +3,15 @@
 import orjson
 import pytest
 
+from homeserver.core.hashing import content_hash
 from homeserver.core.ids import EventId
 from homeserver.core.pdu import Pdu
+from homeserver.core.signing import sign_event
+from homeserver.core.unpadded_base64 import encode_base64
 from storage.rooms import get_room
 from tests.rooms.consistency import check_consistent
 from tests.rooms.incoming.homeserver import Homeserver, room_with_another_server
-from tests.rooms.incoming.remote_room import RemoteRoom
+from tests.rooms.incoming.remote_room import RemoteRoom, key_of
 from tests.rooms.workers import message
 
 VERSIONS = ("1", "3", "10", "11", "12")
@@ -68,7 +71,7 @@ async def test_a_redaction_may_come_before_its_target(homeserver: Homeserver, ve
         "m.room.redaction", content, sender=remote.user("dora"), redacts=said.event_id, prev_events=base
     )
     assert await homeserver.push(remote, redacts) == {redacts.event_id: None}
-    assert redacts.event_id not in await homeserver.shown(remote.room_id)
+    assert (redacts.event_id in await homeserver.shown(remote.room_id)) == (version == "1")
     if later == "outlier":
         async with homeserver.worker.db.connection() as conn:
             room = await get_room(conn, remote.room_id)
@@ -139,6 +142,21 @@ async def test_redactions_of_each_other_come_to_an_end(homeserver: Homeserver) -
     assert set(outcome.values()) == {None}
     assert (await homeserver.get(first)).redacted_by == third.event_id
     assert (await homeserver.get(third)).redacted_by == fourth.event_id
+
+
+async def test_a_redaction_of_itself_is_an_event_like_others(homeserver: Homeserver) -> None:
+    """S14: in version 1, where the rules alone judge redactions, it is shown, and nothing waits for it."""
+    remote = await room_with_another_server(homeserver, version="1", levels=LEVELS)
+    template = redaction(remote, EventId("$elsewhere"))
+    own_id = EventId(f"$itself:{remote.name}")
+    json = {**template.json, "event_id": own_id, "redacts": own_id, "signatures": {}}
+    json["hashes"] = {"sha256": encode_base64(content_hash(json))}
+    signed = sign_event(json, remote.name, key_of(remote.name), template.room_version)
+    assert await homeserver.incoming.receive(remote.name, remote.room_id, [signed]) == {own_id: None}
+    assert (await homeserver.shown(remote.room_id))[-1] == own_id
+    async with homeserver.worker.db.connection() as conn:
+        assert await conn.fetchval("SELECT redacted_by FROM events WHERE event_id = $1", own_id) is None
+        assert await conn.fetchval("SELECT count(*) FROM pending_redactions") == 0
 
 
 async def test_redactions_do_not_reach_into_other_rooms(homeserver: Homeserver) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from homeserver.core.errors import RemoteRefused, RemoteUnavailable
+from homeserver.core.errors import NotFound, RemoteRefused, RemoteUnavailable
 from homeserver.core.ids import EventId, RoomAlias, RoomId, ServerName, UserId
 from homeserver.core.pdu import Pdu
 from homeserver.core.signing import SigningKey, VerifyKey, sign_event
@@ -48,6 +48,7 @@ class Resident(NoRemoteRooms, NoRemoteEvents, NoRemoteDirectories):
     room: PeerRoom
     keys: dict[tuple[ServerName, str], VerifyKey] = field(default_factory=dict)
     aliases: dict[RoomAlias, tuple[RoomId, Sequence[ServerName]]] = field(default_factory=dict)
+    profiles: dict[UserId, Mapping[str, Any]] = field(default_factory=dict)
     omits_members: bool = False
     refusals: dict[tuple[ServerName, str], Exception] = field(default_factory=dict)
     template: Callable[[dict[str, Any]], Mapping[str, Any]] = unchanged
@@ -66,7 +67,7 @@ class Resident(NoRemoteRooms, NoRemoteEvents, NoRemoteDirectories):
     @property
     def remotes(self) -> Remotes:
         """Our server's ways to others: this one answers under every name."""
-        return Remotes(rooms=self, events=self, directories=self, keys=self)
+        return Remotes(rooms=self, events=self, directories=self, keys=self, profiles=self)
 
     def know(self, server_name: ServerName, key: SigningKey) -> None:
         """Publishes a key."""
@@ -129,6 +130,11 @@ class Resident(NoRemoteRooms, NoRemoteEvents, NoRemoteDirectories):
             return self.room_state
         slots = ("m.room.create", "m.room.join_rules", "m.room.name")
         return [event.json for event_type in slots if (event := self.room.current(event_type)) is not None]
+
+    async def query_profile(self, user_id: UserId, *, field: str | None = None) -> Mapping[str, Any]:
+        if user_id not in self.profiles:
+            raise NotFound("There is no profile of this user")
+        return self.profiles[user_id]
 
     async def invite(self, invited: ServerName, pdu: Pdu, *, invite_room_state: Sequence[EventJson]) -> EventJson:
         self._asked(invited, "invite")

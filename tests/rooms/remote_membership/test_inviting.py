@@ -59,6 +59,27 @@ async def test_the_invited_server_signs_first(serve: Serve, db: Database, versio
 
 
 @pytest.mark.parametrize(
+    ("profile", "shown"),
+    [
+        ({"displayname": "Dora", "avatar_url": "mxc://resident.example/d", "m.tz": "UTC"}, {"displayname": "Dora"}),
+        ({"displayname": None, "avatar_url": 5}, {}),
+        ({"displayname": "x" * 1025, "avatar_url": "\0"}, {}),
+    ],
+)
+async def test_who_is_invited_is_shown_by_name(
+    serve: Serve, db: Database, profile: Mapping[str, Any], shown: Mapping[str, Any]
+) -> None:
+    resident = open_room()
+    resident.profiles[DORA] = profile
+    async with serve(resident) as site:
+        alice = await site.register("alice")
+        room_id = await create(alice)
+        await alice.post(f"/rooms/{room_id}/invite", {"user_id": DORA})
+        picture = {"avatar_url": "mxc://resident.example/d"} if shown else {}
+        assert (await last_event(db)).content == {"membership": "invite", **shown, **picture}
+
+
+@pytest.mark.parametrize(
     ("theirs", "status", "errcode"),
     [
         (refused_by_them("M_FORBIDDEN"), 403, "M_FORBIDDEN"),

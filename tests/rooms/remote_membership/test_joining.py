@@ -85,6 +85,23 @@ async def test_the_room_is_there_after_the_join(serve: Serve, db: Database, vers
     assert sent.json["signatures"].keys() == {"test"}
 
 
+async def test_a_template_need_not_tell_the_hashes_of_events(serve: Serve) -> None:
+    """In room versions 1 and 2 they stand beside the ids, but a Synapse leaves some out."""
+    resident = open_room("1")
+    hashed: list[Any] = []
+
+    def without_hashes(event: dict[str, Any]) -> dict[str, Any]:
+        hashed[:] = event["auth_events"]
+        return event | {"auth_events": [[event_id, {}] for event_id, _ in event["auth_events"]]}
+
+    resident.template = without_hashes
+    async with serve(resident) as site:
+        answer = await enter(await site.register("alice"), resident.room.room_id, RESIDENT)
+        assert answer.status == 200, answer.json
+    (sent,) = resident.sent
+    assert sent.json["auth_events"] == [[event_id, {}] for event_id, _ in hashed]
+
+
 async def test_what_lies_before_the_join_is_noted_as_missing(serve: Serve, db: Database) -> None:
     resident = open_room()
     last = resident.room.say(DORA, "before")

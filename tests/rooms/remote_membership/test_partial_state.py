@@ -144,6 +144,23 @@ async def test_lists_of_members_wait(serve: Serve, db: Database, monkeypatch: py
         assert members_told(events) == {alice.user_id, DORA, *MEMBERS}
 
 
+async def test_who_wants_to_come_in_is_let_in_when_the_members_are_known(
+    serve: Serve, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other servers are not sent away if it takes a moment only."""
+    resident = open_large_room()
+    room_id = resident.room.room_id
+    path = f"/_matrix/federation/v1/make_join/{room_id}/@new:{ELSEWHERE}"
+    async with serve(resident, faster_joins=True) as site:
+        alice = await site.register("alice")
+        await enter(alice, room_id, RESIDENT)
+        monkeypatch.setattr(partial_state, "_SETTLE_SECONDS_MAX", 0.1)
+        refused(await site.ask_as(ELSEWHERE, "GET", path, ver="11"), 404, "M_NOT_FOUND")
+        monkeypatch.setattr(partial_state, "_SETTLE_SECONDS_MAX", 20)
+        release(resident)
+        assert (await site.ask_as(ELSEWHERE, "GET", path, ver="11")).status == 200
+
+
 async def test_events_of_unknown_members_are_taken(serve: Serve, db: Database) -> None:
     """Before the members are known, those whom an event cites are believed."""
     resident = open_large_room()
