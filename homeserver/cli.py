@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -16,7 +16,7 @@ from homeserver.config.load import ConfigError, load_config
 from homeserver.config.reference import example_yaml, reference_markdown
 from homeserver.config.schema import Config
 from homeserver.core.errors import InvalidParam, MatrixError
-from homeserver.core.ids import ServerName, UserId
+from homeserver.core.ids import MxcUri, ServerName, UserId
 from homeserver.core.version import NAME, VERSION
 from homeserver.runtime.administration import administration
 from homeserver.runtime.clock import SystemClock
@@ -28,6 +28,15 @@ from homeserver.runtime.federation_cli import (
     finding_line,
 )
 from homeserver.runtime.listeners import ListenError
+from homeserver.runtime.media_cli import (
+    Unused,
+    delete_media,
+    delete_unused,
+    list_media,
+    media_line,
+    purge_remote,
+    quarantine,
+)
 from homeserver.runtime.signing_key import (
     RESTART_MS,
     describe_keys,
@@ -371,6 +380,103 @@ def federation_doctor_command(config_file: Path, name: ServerName, as_json: bool
         has_problem = _run(examine(config))
     if has_problem:
         sys.exit(1)
+
+
+@main.group()
+def media() -> None:
+    """Look after files: what users have uploaded, and copies of other servers' files."""
+
+
+def _uri(_: click.Context, __: click.Parameter, value: str) -> MxcUri:
+    """The medium that an argument names."""
+    try:
+        return MxcUri.parse(value)
+    except InvalidParam as error:
+        raise click.BadParameter(error.message) from error
+
+
+def _user(_: click.Context, __: click.Parameter, value: str | None) -> UserId | None:
+    """The user that an option names, if there is one."""
+    try:
+        return None if value is None else UserId.parse(value)
+    except InvalidParam as error:
+        raise click.BadParameter(error.message) from error
+
+
+days_option = click.option(
+    "--days", type=click.IntRange(min=0), required=True, help="Those that nobody has asked for in so many days."
+)
+
+
+@media.command("list")
+@config_option
+@click.option("--user", "user_id", callback=_user, help="Those of one user.")
+@click.option("--remote", is_flag=True, help="The copies of other servers' files.")
+@json_option
+def media_list(config_file: Path, user_id: UserId | None, remote: bool, as_json: bool) -> None:
+    """List files, one per line: URI, bytes, type, user, and what is special about them."""
+
+    async def show(config: Config) -> None:
+        async for one in list_media(config, SystemClock(), user_id=user_id, remote=remote):
+            click.echo(json.dumps(one) if as_json else media_line(one))
+
+    with _config_with_database(config_file) as config:
+        _run(show(config))
+
+
+@media.command("delete")
+@config_option
+@click.argument("uri", callback=_uri)
+def media_delete(config_file: Path, uri: MxcUri) -> None:
+    """Remove the file URI (mxc://…), or the copy of it. Its bytes go within minutes if nothing else has the same."""
+    with _config_with_database(config_file) as config:
+        _run(delete_media(config, SystemClock(), uri))
+    click.echo("Deleted")
+
+
+@media.command("delete-unused")
+@config_option
+@days_option
+@click.option("--larger-than", "larger_than_bytes", default=0, help="Only those of more bytes.")
+@click.option("--with-profiles", is_flag=True, help="Pictures of users too.")
+def media_delete_unused(config_file: Path, days: int, larger_than_bytes: int, with_profiles: bool) -> None:
+    """Remove uploads that nobody asks for. They are lost for good."""
+    wish = Unused(days=days, larger_than_bytes=larger_than_bytes, keep_profiles=not with_profiles)
+    _remove_with_progress(config_file, lambda config: delete_unused(config, SystemClock(), wish))
+
+
+@media.command("purge-remote")
+@config_option
+@days_option
+def media_purge_remote(config_file: Path, days: int) -> None:
+    """Remove copies of other servers' files that nobody asks for. They are fetched again when somebody does."""
+    _remove_with_progress(config_file, lambda config: purge_remote(config, SystemClock(), days=days))
+
+
+@media.command("quarantine")
+@config_option
+@click.argument("uri", callback=_uri)
+@click.option("--release", is_flag=True, help="Give it out again.")
+def media_quarantine(config_file: Path, uri: MxcUri, release: bool) -> None:
+    """Give the file URI (mxc://…) to nobody any more, nor any other with the same bytes."""
+    with _config_with_database(config_file) as config:
+        _run(quarantine(config, SystemClock(), uri, release=release))
+    click.echo("Released" if release else "Quarantined")
+
+
+def _remove_with_progress(config_file: Path, work: Callable[[Config], AsyncIterator[int]]) -> None:
+    """Removes media, telling how many so far on standard error and how many in all on standard output."""
+
+    async def remove(config: Config) -> int:
+        total = 0
+        async for total in work(config):
+            click.echo(f"\r{total} removed", nl=False, err=True)
+        return total
+
+    with _config_with_database(config_file) as config:
+        total = _run(remove(config))
+    click.echo(err=True)
+    click.echo(f"{total} files removed")
 
 
 @contextmanager

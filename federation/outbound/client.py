@@ -48,6 +48,8 @@ RETRIES_MAX: Final = 1
 RETRY_SECONDS: Final = 0.3
 # Answers of what stands in front of a homeserver that is away.
 _AWAY: Final = frozenset((502, 503, 504))
+# What a homeserver itself says with these statuses, about media.
+_OF_MEDIA: Final = frozenset(("M_NOT_YET_UPLOADED", "M_TOO_LARGE"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +232,30 @@ class FederationClient:
             async for chunk in chunks:
                 yield chunk
 
+    @asynccontextmanager
+    async def open(
+        self,
+        destination: ServerName,
+        path: str,
+        *,
+        bytes_max: int,
+        query: Query = NO_QUERY,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        retry_failed: bool = False,
+    ) -> AsyncIterator[OpenAnswer]:
+        """What a GET is answered with, once its head is there; the body is read inside the block."""
+        call = _Call(
+            method="GET",
+            destination=destination,
+            uri=with_query(path, query),
+            content=None,
+            timeout_seconds=timeout_seconds,
+            bytes_max=bytes_max,
+            retry_failed=retry_failed,
+        )
+        async with self._answered(call) as answer:
+            yield answer
+
     async def _json(self, call: _Call) -> Any:
         async with self._answered(call) as answer:
             return await parse_answer(await answer.read())
@@ -334,6 +360,8 @@ class FederationClient:
         if answer.status == LIMIT_EXCEEDED_STATUS:
             pause_ms = retry_after_ms(refused, answer.headers)
             await self._noted(self._destinations.paused(call.destination, retry_after_ms=pause_ms))
+        elif refused.remote_errcode in _OF_MEDIA:
+            await self._noted(self._destinations.succeeded(call.destination))
         elif answer.status in _AWAY or answer.status < 400:
             await self._noted(self._destinations.failed(call.destination))
         elif answer.status < 500 and refused.remote_errcode != UNKNOWN:

@@ -258,8 +258,79 @@ class RateLimitsConfig:
     """Creating and upgrading rooms."""
     report: RateConfig = RateConfig(per_second=0.1, burst=10)
     """Reporting rooms, events and users."""
+    media: RateConfig = RateConfig(per_second=50, burst=500)
+    """Downloads and thumbnails."""
     federation: RateConfig = RateConfig(per_second=50, burst=500)
     """Requests of other servers, by server."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRateConfig:
+    """A rate of bytes: so many a second in the long run, and so many at once."""
+
+    per_second_bytes: Count
+    """How many bytes a second."""
+    burst_bytes: Count
+    """How many bytes at once, after a pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class UrlPreviewsConfig:
+    """Previews of the pages that messages link to. The server fetches them, so their hosts learn its address."""
+
+    enabled: bool = False
+    """Whether there are previews."""
+    allowed_urls: tuple[str, ...] = ()
+    """The only pages to preview, `host/path` with `*` and `?` for any characters, for example `[example.org/*]`. Empty:
+    all."""
+    denied_urls: tuple[str, ...] = ()
+    """Pages not to preview, written as `allowed_urls`."""
+    page_bytes_max: Count = 10 * 1024 * 1024
+    """The largest page or picture that is fetched, in bytes."""
+    languages: tuple[str, ...] = ("en",)
+    """The languages that pages are asked for, if the client wishes none."""
+    kept_ms: Count = 3_600_000
+    """How long a preview is believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaConfig:
+    """Files: uploads, downloads, thumbnails. They are kept in `data_dir/media`."""
+
+    upload_bytes_max: Count = 50 * 1024 * 1024
+    """The largest file that is taken, in bytes. A reverse proxy in front must let it through."""
+    user_bytes_max: Count | None = None
+    """How many bytes each user may have here in all; `null`: any number."""
+    user_files_max: Count | None = None
+    """How many files each user may have here; `null`: any number."""
+    pending_per_user_max: Count = 5
+    """How many names each user may have for uploads to come."""
+    pending_lifetime_ms: Count = 86_400_000
+    """How long such a name waits for its upload."""
+    uploads: ByteRateConfig = ByteRateConfig(per_second_bytes=1024 * 1024, burst_bytes=1024 * 1024 * 1024)
+    """How much each user may upload. Written `{per_second_bytes: 100K, burst_bytes: 500M}`."""
+    remote_bytes_max: Count = 50 * 1024 * 1024
+    """The largest file that is fetched from another server, in bytes."""
+    remote_fetches: ByteRateConfig = ByteRateConfig(per_second_bytes=1024 * 1024, burst_bytes=1024 * 1024 * 1024)
+    """How much each user, or each address without one, may have fetched from other servers."""
+    require_authentication: bool = True
+    """Whether media that are uploaded or fetched from now on are given only to those who show who they are. What is
+    here already stays as it is."""
+    picture_pixels_max: Count = 32_000_000
+    """The largest picture of which thumbnails are made, in pixels."""
+    local_age_ms: Count | None = None
+    """How long uploads are kept; `null`: for ever. Protected ones always are."""
+    local_unused_ms: Count | None = None
+    """How long uploads that nobody asks for are kept, pictures of users excepted; `null`: for ever."""
+    local_total_bytes_max: Count | None = None
+    """The space of all uploads; those that nobody has asked for longest go first. `null`: any."""
+    remote_age_ms: Count | None = None
+    """How long files of other servers are kept, from where they can be fetched again; `null`: for ever."""
+    remote_unused_ms: Count | None = 7_776_000_000
+    """How long files of other servers that nobody asks for are kept; `null`: for ever."""
+    remote_total_bytes_max: Count | None = None
+    """The space of all files of other servers; `null`: any."""
+    url_previews: UrlPreviewsConfig = UrlPreviewsConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,6 +471,7 @@ class Config:
     """The registration files of application services (bridges, bots)."""
     rate_limits: RateLimitsConfig = RateLimitsConfig()
     presence: PresenceConfig = PresenceConfig()
+    media: MediaConfig = MediaConfig()
     rooms: RoomsConfig = RoomsConfig()
     directory: DirectoryConfig = DirectoryConfig()
     profile: ProfileConfig = ProfileConfig()

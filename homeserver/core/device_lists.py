@@ -16,8 +16,8 @@ from homeserver.core.encryption_keys import (
     SELF_SIGNING,
     CrossSigningKey,
     Key,
+    check_told_device_keys,
     parse_cross_signing_key,
-    parse_device_keys,
 )
 from homeserver.core.errors import BadJson, MatrixError, TooLarge
 from homeserver.core.ids import DeviceId, UserId
@@ -163,7 +163,7 @@ def _good_devices(devices: Sequence[object], user_id: UserId) -> Iterator[Listed
 
 def _device(device_id: DeviceId, keys: object, display_name: object, user_id: UserId) -> ListedDevice:
     signed = {name: keys[name] for name in keys if name != "unsigned"} if isinstance(keys, dict) else keys
-    parsed = parse_device_keys(signed, user_id=user_id, device_id=device_id)
+    parsed = check_told_device_keys(signed, user_id=user_id, device_id=device_id)
     is_name = isinstance(display_name, str) and is_storable(display_name)
     return ListedDevice(device_id, parsed, str(display_name)[:DISPLAY_NAME_CHARACTERS_MAX] if is_name else None)
 

@@ -26,6 +26,8 @@ SELF_SIGNING: Final = "self_signing"
 USER_SIGNING: Final = "user_signing"
 USAGES: Final = (MASTER, SELF_SIGNING, USER_SIGNING)
 
+_DEVICE_KEYS_MEMBERS: Final = ("algorithms", "keys", "signatures", "user_id", "device_id")
+
 Key = Mapping[str, Any]
 """A JSON object that is or holds a public key."""
 
@@ -41,15 +43,31 @@ def parse_device_keys(value: object, *, user_id: UserId, device_id: str) -> Key:
         TooLarge: they are too large.
     """
     keys = _object(value, "device_keys", DEVICE_KEYS_BYTES_MAX)
-    algorithms, by_id = keys.get("algorithms"), keys.get("keys")
+    _check_device_keys({name: keys.get(name) for name in _DEVICE_KEYS_MEMBERS}, user_id=user_id, device_id=device_id)
+    return keys
+
+
+def check_told_device_keys(value: object, *, user_id: UserId, device_id: str) -> Key:
+    """Reads the identity keys of a device that another server has told.
+
+    As `parse_device_keys`, and raises the same; but members may be missing. Clients trust no device without them.
+    """
+    keys = _object(value, "device_keys", DEVICE_KEYS_BYTES_MAX)
+    told = {name: keys[name] for name in _DEVICE_KEYS_MEMBERS if name in keys}
+    lacking = {"algorithms": [], "keys": {}, "signatures": {}, "user_id": user_id, "device_id": device_id}
+    _check_device_keys({**lacking, **told}, user_id=user_id, device_id=device_id)
+    return keys
+
+
+def _check_device_keys(members: Mapping[str, Any], *, user_id: UserId, device_id: str) -> None:
+    algorithms, by_id = members["algorithms"], members["keys"]
     if not isinstance(algorithms, list) or not all(isinstance(algorithm, str) for algorithm in algorithms):
         raise BadJson("algorithms must be a list of strings")
     if not isinstance(by_id, dict) or not all(isinstance(key, str) for key in by_id.values()):
         raise BadJson("keys must be an object of strings")
-    check_signatures(keys)
-    if keys.get("user_id") != user_id or keys.get("device_id") != device_id:
+    check_signatures(members)
+    if members["user_id"] != user_id or members["device_id"] != device_id:
         raise InvalidParam("The keys name another user or device than the one that uploads them")
-    return keys
 
 
 def device_verify_key(keys: Key, device_id: str) -> VerifyKey | None:

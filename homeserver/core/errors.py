@@ -334,3 +334,17 @@ class InvalidSignature(MatrixError):
     """A signature of a key is wrong, or lacking."""
 
     errcode = "M_INVALID_SIGNATURE"
+
+
+class NotYetUploaded(MatrixError):
+    """The media id has been given out, but nothing has been uploaded for it yet."""
+
+    errcode = "M_NOT_YET_UPLOADED"
+    default_status = 504
+
+
+class CannotOverwriteMedia(MatrixError):
+    """The media id has its content already."""
+
+    errcode = "M_CANNOT_OVERWRITE_MEDIA"
+    default_status = 409

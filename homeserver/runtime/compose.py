@@ -20,10 +20,12 @@ from homeserver.runtime.encryption import compose_encryption
 from homeserver.runtime.federation import compose_federation
 from homeserver.runtime.incoming import compose_incoming
 from homeserver.runtime.live import compose_live
+from homeserver.runtime.media import compose_media
 from homeserver.runtime.memberships_elsewhere import compose_memberships_elsewhere
 from homeserver.runtime.other_servers import MakeHttpClient, OtherServers, connect_other_servers, http_client
 from homeserver.runtime.push import compose_push
 from homeserver.runtime.reading import compose_reading
+from homeserver.runtime.room_followers import compose_room_followers
 from homeserver.runtime.room_writing import compose_room_writing
 from homeserver.runtime.rooms import compose_rooms
 from homeserver.runtime.signing_key import load_own_keys
@@ -32,8 +34,6 @@ from homeserver.services.accounts.redis_attempts import RedisAttemptCounts
 from homeserver.services.admin.departures import Departures
 from homeserver.services.e2ee.keys_of_devices import KeysOfDevices
 from homeserver.services.ephemeral.presence import Presence
-from homeserver.services.rooms import profile_updates as profile_updates_stream
-from homeserver.services.stream.follower import Follower
 from homeserver.services.stream.hub import Hub, StreamKeys
 from homeserver.web.dispatch import Dispatcher, prepare
 from homeserver.web.endpoint import RateLimit, Section
@@ -109,6 +109,7 @@ async def compose(
         others = other_servers or await connect_other_servers(
             means, own_keys=own_keys, make_http_client=make_http_client, stack=stack
         )
+        media = await compose_media(means, source=others.remotes.media, make_http_client=make_http_client, stack=stack)
         services = _services(means, hub=hub, key=own_keys.signing, redis=redis, others=others)
         dispatcher = Dispatcher(
             authenticate_client=client_authenticator(services.accounts.authentication),
@@ -117,12 +118,7 @@ async def compose(
             writes=writes,
             clock=clock,
         )
-        websocket = WebSocketTransport(
-            operations=prepare(services.client_sections),
-            dispatcher=dispatcher,
-            clock=clock,
-            trusted_proxies=sorted({str(proxy) for listener in config.listeners for proxy in listener.x_forwarded}),
-        )
+        websocket = _websocket(means, services, dispatcher)
 
         def drain() -> None:
             hub.stop()
@@ -131,15 +127,21 @@ async def compose(
         yield Application(
             sections={
                 "client": services.client_sections,
-                "federation": services.federation_sections if config.federation.enabled else (),
-                "admin": services.accounts.admin_sections,
+                "federation": _if_federating(config, services.federation_sections, media.federation_sections),
+                "media": media.sections,
+                "admin": [*services.accounts.admin_sections, *media.admin_sections],
                 "health": [health.section(db)],
                 "metrics": [metrics.section()],
             },
             dispatcher=dispatcher,
             clock=clock,
             websocket=websocket,
-            background=[BackgroundTask("bus", bus.run), BackgroundTask("hub", hub.run), *services.background],
+            background=[
+                BackgroundTask("bus", bus.run),
+                BackgroundTask("hub", hub.run),
+                *services.background,
+                *media.background,
+            ],
             drain=drain,
         )
 
@@ -182,14 +184,6 @@ def _services(means: Means, *, hub: Hub, key: SigningKey, redis: Redis | None, o
     backfill = compose_backfill(means, writing=writing, incoming=incoming, remotes=remotes)
     reading = compose_reading(means, rooms, remotes=remotes, backfill=backfill, imports=backfill)
     live = compose_live(means, hub=hub, presence=presence, accounts=accounts, rooms=rooms, reading=reading, push=push)
-    profile_updates = Follower(
-        name=profile_updates_stream.NAME,
-        keys=profile_updates_stream.KEYS,
-        consumer=rooms.profile_updates,
-        db=db,
-        hub=hub,
-        clock=clock,
-    )
     departures = Departures(db=db, memberships=rooms.memberships, due=departure_due)
     encryption = compose_encryption(means, hub=hub, uia=accounts.uia, others=others)
     federation = compose_federation(
@@ -213,7 +207,7 @@ def _services(means: Means, *, hub: Hub, key: SigningKey, redis: Redis | None, o
         background=[
             *accounts.background,
             BackgroundTask("departures", departures.run),
-            BackgroundTask("profile_updates", profile_updates.run),
+            *compose_room_followers(means, hub=hub, rooms=rooms),
             *live.background,
             *push.background,
             *encryption.background,
@@ -223,6 +217,21 @@ def _services(means: Means, *, hub: Hub, key: SigningKey, redis: Redis | None, o
             *others.background,
         ],
     )
+
+
+def _websocket(means: Means, services: _Services, dispatcher: Dispatcher) -> WebSocketTransport:
+    proxies = {str(proxy) for listener in means.config.listeners for proxy in listener.x_forwarded}
+    return WebSocketTransport(
+        operations=prepare(services.client_sections),
+        dispatcher=dispatcher,
+        clock=means.clock,
+        trusted_proxies=sorted(proxies),
+    )
+
+
+def _if_federating(config: Config, *parts: Sequence[Section]) -> Sequence[Section]:
+    """All sections for other servers; none where this server does not talk with others."""
+    return [section for part in parts for section in part] if config.federation.enabled else ()
 
 
 async def _redis(config: Config, stack: AsyncExitStack) -> Redis | None:

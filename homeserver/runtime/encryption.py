@@ -76,7 +76,7 @@ def compose_encryption(means: Means, *, hub: Hub, uia: UserInteractiveAuth, othe
         queries=queries,
         to_device=to_device,
         remote_updates=RemoteDeviceUpdates(db=db, bus=bus, resync=resync),
-        served_lists=ServedDeviceLists(db=db, queries=queries),
+        served_lists=ServedDeviceLists(db=db, server_name=server_name, queries=queries),
         sections=(
             keys.section(KeyUploads(db=db, bus=bus), queries, claims, KeyChanges(db=db)),
             cross_signing.section(CrossSigning(db=db, bus=bus), signatures, uia),

@@ -20,6 +20,7 @@ from homeserver.runtime.rooms import Rooms
 from homeserver.runtime.sending import compose_sending
 from homeserver.runtime.served_reading import compose_served_reading
 from homeserver.services.e2ee import remote_device_updates, to_device
+from homeserver.services.rooms.joins_under_way import JoinsUnderWay
 from homeserver.services.rooms.received_sweep import ReceivedSweep
 from homeserver.services.stream.hub import Hub
 from homeserver.web.endpoint import Section
@@ -79,6 +80,7 @@ def compose_federation(
         typing=live.typing,
         receipts=live.receipts,
         presence=live.presence,
+        arrivals=JoinsUnderWay(db=means.db, clock=means.clock),
         others={
             to_device.EDU_TYPE: encryption.to_device.receive,
             remote_device_updates.DEVICE_LIST_UPDATE: encryption.remote_updates.receive_devices,

@@ -80,6 +80,7 @@ def compose_memberships_elsewhere(
             clock=clock,
             server_name=server_name,
             remote=remotes.rooms,
+            profiles=remotes.profiles,
             keys=remotes.keys,
             events=events,
             gate=incoming.gate,

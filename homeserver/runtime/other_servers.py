@@ -14,6 +14,7 @@ from federation.outbound.key_sources import KeySources, Notary
 from federation.outbound.policy_servers import FederationPolicyServers
 from federation.outbound.remote_directories import FederationDirectories
 from federation.outbound.remote_events import FederationEvents
+from federation.outbound.remote_media import FederationMedia
 from federation.outbound.remote_profiles import FederationProfiles
 from federation.outbound.remote_public_rooms import FederationPublicRooms
 from federation.outbound.remote_rooms import FederationRooms
@@ -30,6 +31,7 @@ from homeserver.net.http_client import HttpClient
 from homeserver.net.tls import client_tls
 from homeserver.runtime.accounts import Means
 from homeserver.runtime.application import BackgroundTask
+from homeserver.services.media.ports import NoRemoteMedia, RemoteMediaSource
 from homeserver.services.no_remotes import (
     NoPolicyServers,
     NoRemoteDirectories,
@@ -66,6 +68,7 @@ class Remotes:
     keys: ServerKeys = field(default_factory=NoServerKeys)
     user_keys: RemoteUserKeys = field(default_factory=NoRemoteUserKeys)
     policy_servers: PolicyServers = field(default_factory=NoPolicyServers)
+    media: RemoteMediaSource = field(default_factory=NoRemoteMedia)
 
 
 async def refuse_server(_: Endpoint, __: Request) -> Request:
@@ -166,6 +169,7 @@ async def connect_other_servers(
             profiles=FederationProfiles(client),
             user_keys=FederationUserKeys(client),
             policy_servers=FederationPolicyServers(client),
+            media=FederationMedia(client=client, http=http),
         ),
         authenticate=authentication.authenticate,
         sections=(

@@ -10,6 +10,7 @@ from homeserver.services.rooms.gate import EventGate
 from homeserver.services.rooms.incoming import IncomingEvents
 from homeserver.services.rooms.membership import Memberships
 from homeserver.services.rooms.out_of_band import OutOfBandMemberships
+from homeserver.services.rooms.partial_state import PartialStates
 from homeserver.services.rooms.received_invites import ReceivedInvites
 from homeserver.services.rooms.resident_joins import ResidentJoins
 from homeserver.services.rooms.resident_templates import ResidentTemplates
@@ -34,7 +35,13 @@ def compose_received_memberships(
 ) -> Sequence[Section]:
     """Builds the services and their endpoints."""
     db, server_name = means.db, means.config.server_name
-    templates = ResidentTemplates(db=db, clock=means.clock, server_name=server_name, access=access)
+    templates = ResidentTemplates(
+        db=db,
+        clock=means.clock,
+        server_name=server_name,
+        access=access,
+        partial_states=PartialStates(db=db, clock=means.clock),
+    )
     submitted = SubmittedMemberships(
         db=db, gate=gate, incoming=incoming, access=access, server_name=server_name, key=key
     )

@@ -30,6 +30,7 @@ from homeserver.services.rooms.rendering import EventRenderer
 from homeserver.services.rooms.send import MessageEvents
 from homeserver.services.rooms.server_access import ServerAccess
 from homeserver.services.rooms.state import RoomState
+from homeserver.services.rooms.state_consequences import StateConsequences
 from homeserver.services.rooms.stripped_state import StrippedState
 from homeserver.services.rooms.succession import RoomRules, RoomSuccession
 from homeserver.services.rooms.upgrade import RoomUpgrades
@@ -49,6 +50,7 @@ class Rooms:
     memberships: Memberships
     profile_updates: ProfileUpdates
     renderer: EventRenderer
+    state_consequences: StateConsequences
     states: StateStore
     stripped_state: StrippedState
     sections: Sequence[Section]
@@ -109,6 +111,7 @@ def compose_rooms(
         memberships=memberships,
         profile_updates=ProfileUpdates(db=db, appender=appender),
         renderer=EventRenderer(clock=means.clock, aggregations=Aggregations(access=access)),
+        state_consequences=StateConsequences(db=db, appender=appender, succession=succession),
         states=states,
         stripped_state=StrippedState(states=states),
         sections=(

@@ -74,6 +74,11 @@ async def _serve_listener(
         if not limit.expired():
             raise
         logger.warning("requests were cut off", urls=urls)
+    except ssl.SSLError as error:
+        # Hypercorn lets it pass when a peer goes on sending on a connection that is being closed.
+        if not stop.is_set():
+            raise
+        logger.warning("a connection ended badly while stopping", urls=urls, reason=error.reason)
 
 
 def listener_app(application: Application, listener: Listener, limits: LimitsConfig) -> Quart:

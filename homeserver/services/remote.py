@@ -210,7 +210,7 @@ class PolicyServers(Protocol):
     """Servers that rooms have chosen to look at each event."""
 
     async def sign(self, via: ServerName, pdu: Pdu) -> Mapping[str, Any]:
-        """Asks a policy server for its signature (`/_matrix/policy/v1/sign`); returns `signatures` of the answer."""
+        """Asks a policy server for its signature; returns the answer, signatures by server and key id."""
         ...
 
 

@@ -48,6 +48,7 @@ class RateLimit(Enum):
     INVITE = "invite"
     CREATE_ROOM = "create_room"
     REPORT = "report"
+    MEDIA = "media"
     FEDERATION = "federation"
 
 

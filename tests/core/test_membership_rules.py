@@ -69,6 +69,7 @@ OTHER = "@other:two.example"
 CASES = [
     # 5.1 and 5.8: the form of the event.
     Case("5.1", False, USER, "leave", None),
+    Case("5.1", False, ADMIN, "ban", "nobody"),
     Case("5.8", False, USER, "unheard-of", USER),
     Case("5.8", False, USER, None, USER),
     Case("5.8", False, USER, ["join"], USER),

@@ -182,3 +182,14 @@ async def test_a_foreign_message_on_the_channel_is_passed_over(redis: RedisServe
                 assert await stranger.publish("wakes", message) == 2
             await one.wake({"room:!a:b"}, 5)
             assert (await next_but_probes(hears)).position == 5
+
+
+async def test_it_ends_whenever_it_is_cancelled(redis: RedisServer) -> None:
+    """Also while it connects, when the client of Redis may lose a cancellation."""
+    for moment in range(80):
+        bus = RedisBus(url=redis.url, channel="wakes", clock=FastClock())
+        run = asyncio.create_task(bus.run())
+        await asyncio.sleep(moment / 20_000)
+        run.cancel()
+        done, _ = await asyncio.wait([run], timeout=WAIT_SECONDS)
+        assert done, f"it still runs after it was cancelled in moment {moment}"

@@ -25,6 +25,9 @@ def check_membership(pdu: Pdu, room: AuthState) -> None:
     # Rule 5.1.
     if target is None or "membership" not in pdu.content:
         raise Forbidden("A membership event needs a state key and a membership")
+    # COMPAT(Synapse, 1.163): it can take no member event of what has no server, nor any event that follows on one.
+    if ":" not in target:
+        raise Forbidden("The state key of a membership event is a user id")
     match pdu.membership:
         case "join":
             _check_join(pdu, room, target=target)

@@ -1,0 +1,221 @@
+"""Keeps the bytes of media in a folder: `content/ab/cd/<SHA-256>`; what is being written lies in `incoming`.
+
+Both are in one file system, so that a file gets its place by a rename: it is there whole or not at all. It is synced to
+disk before that, and its folder after it.
+"""
+
+import asyncio
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from storage.media.base import READ_BYTES, NoSuchBytes
+
+_WRITE_BYTES: Final = 256 * 1024
+
+
+class FileSystemBytes:
+    """A store in a folder, which is made when it is first written to; several processes may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._contents = folder / "content"
+        self._incoming = folder / "incoming"
+
+    @asynccontextmanager
+    async def incoming(self) -> AsyncIterator["IncomingPath"]:
+        """A new file aside; see `MediaBytes`."""
+        file = await asyncio.to_thread(self._create)
+        try:
+            yield file
+        finally:
+            await asyncio.to_thread(file.discard)
+
+    async def open(self, sha256: bytes, *, start: int = 0, length: int | None = None) -> "OpenPath":
+        """Opens bytes for reading; see `MediaBytes`."""
+        return await asyncio.to_thread(OpenPath.open, self.path_of(sha256), start, length)
+
+    @asynccontextmanager
+    async def as_file(self, sha256: bytes) -> AsyncIterator[Path]:
+        """The file itself; see `MediaBytes`."""
+        path = self.path_of(sha256)
+        if not await asyncio.to_thread(path.is_file):
+            raise NoSuchBytes(sha256.hex())
+        yield path
+
+    async def remove(self, sha256: bytes) -> None:
+        """Removes bytes; see `MediaBytes`."""
+        path = self.path_of(sha256)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    async def sweep_incoming(self, *, older_than_seconds: float) -> int:
+        """Removes what interrupted writers have left; see `MediaBytes`."""
+        return await asyncio.to_thread(self._sweep_incoming, older_than_seconds)
+
+    def path_of(self, sha256: bytes) -> Path:
+        """Where bytes lie."""
+        name = sha256.hex()
+        return self._contents / name[:2] / name[2:4] / name
+
+    def _create(self) -> "IncomingPath":
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        return IncomingPath(self._incoming / secrets.token_hex(16), self)
+
+    def _sweep_incoming(self, older_than_seconds: float) -> int:
+        # Compared with the times of files, so it is the system's clock that counts.
+        written_before = time.time() - older_than_seconds  # noqa: TID251
+        count = 0
+        for entry in self._entries_aside():
+            if entry.stat().st_mtime < written_before:
+                Path(entry).unlink(missing_ok=True)
+                count += 1
+        return count
+
+    def _entries_aside(self) -> Iterator["os.DirEntry[str]"]:
+        if self._incoming.is_dir():
+            with os.scandir(self._incoming) as entries:
+                yield from entries
+
+
+class IncomingPath:
+    """A file that is being written; see `IncomingFile`. Small pieces are gathered, and written by a thread."""
+
+    def __init__(self, path: Path, store: FileSystemBytes) -> None:
+        self._path = path
+        self._store = store
+        self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._digest = hashlib.sha256()
+        self._size_bytes = 0
+        self._gathered = bytearray()
+
+    async def write(self, data: bytes) -> None:
+        """Adds some bytes."""
+        self._gathered += data
+        if len(self._gathered) >= _WRITE_BYTES:
+            await self._flush()
+
+    async def finish(self) -> tuple[bytes, int]:
+        """Writes the rest and syncs; see `IncomingFile`."""
+        await self._flush()
+        await asyncio.to_thread(self._close, sync=True)
+        return self._digest.digest(), self._size_bytes
+
+    async def keep(self) -> None:
+        """Renames the file to its place; see `IncomingFile`."""
+        await asyncio.to_thread(self._keep, self._store.path_of(self._digest.digest()))
+
+    def discard(self) -> None:
+        """Removes the file, unless it has got its place."""
+        self._close(sync=False)
+        self._path.unlink(missing_ok=True)
+
+    async def _flush(self) -> None:
+        gathered, self._gathered = bytes(self._gathered), bytearray()
+        if gathered:
+            await asyncio.to_thread(self._append, gathered)
+
+    def _append(self, data: bytes) -> None:
+        assert self._descriptor is not None, "the file is finished"
+        self._digest.update(data)
+        self._size_bytes += len(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def _close(self, *, sync: bool) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            try:
+                if sync:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _keep(self, place: Path) -> None:
+        new_folders = []
+        for folder in (place.parent, *place.parent.parents):
+            if folder.is_dir():
+                break
+            new_folders.append(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        self._path.replace(place)
+        for folder in (place.parent, *(folder.parent for folder in new_folders)):
+            with _opened_folder(folder) as descriptor:
+                os.fsync(descriptor)
+
+
+@contextmanager
+def _opened_folder(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class OpenPath(AsyncGenerator[bytes, None]):
+    """A file that is being read, or a part of it; see `OpenBytes`.
+
+    It is open from the start: what is removed meanwhile can still be read to its end. A generator would open it only
+    when it is first asked, and would not close it if it never is.
+    """
+
+    def __init__(self, descriptor: int, *, start: int, length: int | None) -> None:
+        self._descriptor: int | None = descriptor
+        self._position = start
+        self._left = length
+
+    @classmethod
+    def open(cls, path: Path, start: int, length: int | None) -> "OpenPath":
+        """Opens a file.
+
+        Raises:
+            NoSuchBytes: it is not there.
+        """
+        try:
+            return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), start=start, length=length)
+        except FileNotFoundError:
+            raise NoSuchBytes(path.name) from None
+
+    async def asend(self, _: None) -> bytes:
+        """The next piece; at the end the file is closed."""
+        descriptor = self._descriptor
+        if descriptor is not None:
+            wanted = READ_BYTES if self._left is None else min(READ_BYTES, self._left)
+            data = await asyncio.to_thread(os.pread, descriptor, wanted, self._position) if wanted else b""
+            if data:
+                self._position += len(data)
+                self._left = None if self._left is None else self._left - len(data)
+                return data
+            self._close()
+        raise StopAsyncIteration
+
+    async def athrow(
+        self,
+        kind: Any,
+        value: BaseException | object = None,
+        traceback: TracebackType | None = None,
+    ) -> bytes:
+        """Closes the file, and lets the exception go on."""
+        self._close()
+        if isinstance(kind, BaseException):
+            raise kind
+        raise value if isinstance(value, BaseException) else kind()
+
+    async def aclose(self) -> None:
+        """Closes the file."""
+        self._close()
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        # An answer that nobody waits for any more is dropped without being closed.
+        self._close()
