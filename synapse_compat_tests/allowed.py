@@ -253,13 +253,6 @@ SYNCS: Final = (
         ours="^nothing$",
     ),
     Allowed(
-        "nobody types",
-        "A first sync need not say that nobody is typing.",
-        place=r"\.ephemeral\.events\.m\.typing$",
-        synapse=r'"user_ids": \[\]',
-        ours="^nothing$",
-    ),
-    Allowed(
         "receipts of threads",
         "A user may have several receipts on one event. This server tells all of them, in several `m.receipt` events.",
         place=r"\.ephemeral\.events\.m\.receipt|^\.rooms$",

@@ -1,12 +1,14 @@
 """A Synapse and a Heliograph for all tests of federation, and fresh users of both for each test."""
 
+import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any, Protocol
 
+import aiohttp
 import pytest
 
 from homeserver.web.observation import REQUESTS
@@ -14,9 +16,18 @@ from synapse_compat_tests.federation.servers import OurSide, Side, SynapseSide, 
 from synapse_compat_tests.synapse import python_of_synapse
 from tests.conftest import new_database
 from tests.federation.certificates import CertificateAuthority, IssuedCertificate
+from tests.federation.servers.rooms import join, until_membership
 from tests.real_client import Client
 
 _numbers = count(1)
+
+
+class NewHeliograph(Protocol):
+    """Starts servers of ours, each with a database of its own."""
+
+    def __call__(self, **options: Any) -> AbstractAsyncContextManager[OurSide]:
+        """A server that runs until the block ends; options as for `running_heliograph`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +43,13 @@ class Pair:
     def clients(self) -> list[Client]:
         """Both."""
         return [self.alice, self.bob]
+
+    async def share_room(self, **options: Any) -> str:
+        """A public room of Alice, unless the options say otherwise, that Bob has joined, as both know."""
+        room_id = await self.alice.create_room(**{"preset": "public_chat", **options})
+        await join(self.bob, room_id, self.home.name)
+        await until_membership(self.alice, room_id, self.bob.user_id, "join")
+        return room_id
 
 
 @pytest.fixture(scope="session")
@@ -65,16 +83,30 @@ async def synapse_side(
 
 
 @pytest.fixture(scope="session")
-async def our_side(
+def new_heliograph(
     postgres_url: str,
     database_template: str,
     compat_folder: Path,
     authority: CertificateAuthority,
     certificate: IssuedCertificate,
-) -> AsyncIterator[OurSide]:
+) -> NewHeliograph:
+    """Starts servers of ours."""
+
+    @asynccontextmanager
+    async def start(**options: Any) -> AsyncIterator[OurSide]:
+        async with (
+            asynccontextmanager(new_database)(postgres_url, template=database_template) as url,
+            running_heliograph(compat_folder, url, authority, certificate, **options) as side,
+        ):
+            yield side
+
+    return start
+
+
+@pytest.fixture(scope="session")
+async def our_side(new_heliograph: NewHeliograph) -> AsyncIterator[OurSide]:
     """The Heliograph of all tests that do not stop it."""
-    databases = partial(asynccontextmanager(new_database), postgres_url, template=database_template)
-    async with databases() as url, running_heliograph(compat_folder, url, authority, certificate) as side:
+    async with new_heliograph() as side:
         yield side
 
 
@@ -91,6 +123,14 @@ async def pair(resident: str, our_side: OurSide, synapse_side: SynapseSide) -> A
     home, away = (our_side, synapse_side) if resident == "ours" else (synapse_side, our_side)
     async with meeting(home, away) as made:
         yield made
+
+
+@pytest.fixture
+async def trusting(authority: CertificateAuthority) -> AsyncIterator[aiohttp.ClientSession]:
+    """For whoever speaks to a server as another one would."""
+    trust = ssl.create_default_context(cafile=str(authority.ca_file))
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as http:
+        yield http
 
 
 @asynccontextmanager

@@ -192,10 +192,21 @@ async def running_heliograph(
     authority: CertificateAuthority,
     certificate: IssuedCertificate,
     *,
+    host: str = "localhost",
     clock: Clock | None = None,
     **federation: Any,
 ) -> AsyncIterator[OurSide]:
-    """A server of ours that federates, until the block ends."""
+    """A server of ours that federates, until the block ends.
+
+    Args:
+        folder: where its data are put.
+        database_url: its database.
+        authority: whom it trusts.
+        certificate: what it shows others.
+        host: what its name begins with: `localhost`, or the address `127.0.0.1`.
+        clock: what it takes for the time.
+        federation: settings of federation, beside those that are needed here.
+    """
     bound = bind_all(
         [
             ListenerConfig(port=0, resources=("federation", "media"), tls=certificate.tls_config),
@@ -207,7 +218,7 @@ async def running_heliograph(
     )
     async with AsyncExitStack() as stack:
         line = await stack.enter_async_context(line_to(listeners[0].config.port))
-        name = ServerName.parse(f"localhost:{line.port}")
+        name = ServerName.parse(f"{host}:{line.port}")
         base = Config(server_name=name)
         config = replace(
             base,

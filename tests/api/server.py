@@ -264,7 +264,11 @@ async def composed_server(
             app = Quart("test", static_folder=None)
             mount(
                 app,
-                operations=prepare([*application.sections["client"], *application.sections["federation"]]),
+                operations=prepare(
+                    section
+                    for name in ("client", "media", "admin", "federation")
+                    for section in application.sections[name]
+                ),
                 dispatcher=application.dispatcher,
                 clock=clock,
                 settings=HttpSettings(),
@@ -293,7 +297,7 @@ async def _no_servers(_: Endpoint, __: Request) -> Request:
     raise Unauthorized
 
 
-async def believe_origin(_: Endpoint, request: Request) -> Request:
+async def believe_origin(endpoint: Endpoint, request: Request) -> Request:
     """Takes a request for that of the server that `Authorization: X-Matrix origin=name` names, without a signature."""
     scheme, _, origin = request.headers.get("authorization", "").partition(" origin=")
     if scheme != "X-Matrix":

@@ -32,7 +32,8 @@ VERSIONS: Final = ("8", "10", "11", "12")
 TALK: Final = ("say", "say", "say", "say", "topic", "name", "levels", "redact")
 QUARREL: Final = (*TALK, "join", "join", "join", "join", "leave", "kick", "ban", "unban", "unban", "invite")
 REST_ROUNDS_MAX: Final = 6
-REST_SECONDS_MAX: Final = 40.0
+REST_REPEATS_MAX: Final = 15
+REST_SECONDS: Final = 2.0
 # What a wish may be answered with: granted, not allowed, senseless, or a server that cannot be reached now.
 STATUSES: Final = frozenset((200, 400, 403, 404, 502, 503, 504))
 
@@ -55,7 +56,7 @@ class Fleet:
     """The servers, their users, and the room.
 
     Attributes:
-        before: events that are not compared any more: a server that has come in later need not have them.
+        before: events that are not compared any more; see `forget_the_past`.
         log: what has happened, for who looks for the reason of a disagreement.
     """
 
@@ -112,7 +113,10 @@ class Fleet:
                 network.set(names, delay_seconds_max=0.0, lose_requests=0.0, lose_answers=0.0, repeat=0.0)
 
     async def forget_the_past(self) -> None:
-        """Compares only what will be sent from now on, and not what servers had before they came in."""
+        """Compares only what will be sent from now on.
+
+        What was before they came in servers fetch from each other, but not at once when that has failed before.
+        """
         self.before = {
             event_id for user in await self._members() for event_id in await visible(user.client, self.room_id)
         }
@@ -191,39 +195,48 @@ class Fleet:
         return list(found.values())
 
     async def _say_to_all(self, user: Inhabitant) -> None:
-        """Says something, and waits until everybody has heard it; who has been removed meanwhile need not."""
-        answer = await user.client.call(
-            "PUT",
-            f"/rooms/{quote(self.room_id)}/send/m.room.message/rest{self._said}",
-            {"msgtype": "m.text", "body": "?"},
-        )
-        self._said += 1
-        if answer.status != 200:
-            # Its own server knows by now that it was removed, or has yet to hear that it was not.
-            await self._until_told(user)
-            return
-        path = f"/rooms/{quote(self.room_id)}/event/{quote(answer.body['event_id'], safe='')}"
+        """Says something until everybody has heard it; who has been removed meanwhile need not.
 
+        Once may not be enough: a server that does not know yet who has come in does not send to them. They get what
+        they lack with the next event that refers to it.
+        """
         deaf: list[str] = []
+        for _ in range(REST_REPEATS_MAX):
+            self._said += 1
+            room = f"/rooms/{quote(self.room_id)}"
+            answer = await user.client.call("PUT", f"{room}/send/m.room.message/rest{self._said}", {"body": "?"})
+            if answer.status != 200:
+                # Its own server knows by now that it was removed, or has yet to hear that it was not.
+                await self._until_told(user)
+                return
+            event_path = f"{room}/event/{quote(answer.body['event_id'], safe='')}"
 
-        async def heard() -> bool:
-            others = [other for other in await self._members() if other is not user]
-            deaf[:] = [each.user_id for each in others if (await each.client.call("GET", path)).status != 200]
-            return not deaf or user not in await self._members()
+            async def heard(event_path: str = event_path) -> bool:
+                members = await self._members()
+                others = [other for other in members if other is not user]
+                deaf[:] = [each.user_id for each in others if (await each.client.call("GET", event_path)).status != 200]
+                return not deaf or user not in members
 
-        try:
-            await wait_until(heard, seconds_max=REST_SECONDS_MAX)
-        except TimeoutError:
-            said = f"{deaf} have not heard {answer.body} of {user.user_id}"
-            raise AssertionError("\n".join([said, *self.log])) from None
+            try:
+                await wait_until(heard, seconds_max=REST_SECONDS)
+            except TimeoutError:
+                continue
+            return
+        raise AssertionError("\n".join([f"{deaf} do not hear {user.user_id}", *self.log]))
 
     async def _until_told(self, user: Inhabitant) -> None:
         async def agreed() -> bool:
             own = await membership(user.client, self.room_id, user.user_id)
             return (own == "join") == (user in await self._members())
 
-        await self.founder.client.send(self.room_id, "is anybody there?")
-        await wait_until(agreed, seconds_max=REST_SECONDS_MAX)
+        for _ in range(REST_REPEATS_MAX):
+            await self.founder.client.send(self.room_id, "is anybody there?")
+            try:
+                await wait_until(agreed, seconds_max=REST_SECONDS)
+            except TimeoutError:
+                continue
+            return
+        raise AssertionError("\n".join([f"It is not clear whether {user.user_id} is in the room", *self.log]))
 
     async def _view(self, user: Inhabitant) -> tuple[Any, set[str], set[str]]:
         """What a server believes: the state, the ends, and what its member sees.
