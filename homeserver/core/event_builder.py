@@ -58,7 +58,7 @@ class EventBuilder:
     unsigned: Mapping[str, Any] | None = None
 
     def template(self) -> dict[str, Any]:
-        """The event without `event_id`, `hashes`, `signatures` and `unsigned`, as `make_join` and the like answer it.
+        """The event without `event_id`, `origin`, `hashes`, `signatures` and `unsigned`, which whoever signs it adds.
 
         Raises:
             KeyError: `reference_hashes` lacks an event, in room versions 1 and 2.
@@ -97,6 +97,9 @@ class EventBuilder:
         """
         self._check()
         room_version, event = self.room_version, self.template()
+        if self.type == "m.room.member":
+            # No rule uses it, but the server-server API asks for it where servers hand memberships to each other.
+            event["origin"] = str(server_name)
         encode = encode_strict if room_version.strict_canonical_json else encode_canonical
         if room_version.event_id_format is EventIdFormat.SERVER_ASSIGNED:
             digest = hashlib.sha256(encode(event)).digest()

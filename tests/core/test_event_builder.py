@@ -208,5 +208,6 @@ def test_a_template_is_the_event_before_it_is_signed(version: RoomVersion) -> No
     event = builder(version, type="m.room.member", state_key=ALICE, content={"membership": "join"}, unsigned={"age": 1})
     template = event.template()
     pdu = event.build(server_name=SERVER, key=KEY)
-    left_out = {"event_id", "hashes", "signatures", "unsigned"}
+    left_out = {"event_id", "hashes", "origin", "signatures", "unsigned"}
+    assert pdu.json["origin"] == SERVER
     assert template == {name: value for name, value in pdu.json.items() if name not in left_out}

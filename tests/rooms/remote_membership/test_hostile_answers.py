@@ -90,7 +90,8 @@ async def test_only_what_is_needed_is_taken_from_a_template(serve: Serve) -> Non
     (sent,) = resident.sent
     assert sent.content == {"membership": "join", "displayname": "alice"}
     assert sent.origin_server_ts > 5
-    assert not {"redacts", "unsigned", "origin"} & sent.json.keys()
+    assert sent.json["origin"] == sent.sender.server_name
+    assert not {"redacts", "unsigned"} & sent.json.keys()
 
 
 def without(event_type: str) -> Callable[[SentJoin], SentJoin]:
