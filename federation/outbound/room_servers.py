@@ -79,13 +79,13 @@ class RoomServers:
     async def destinations(self, conn: Connection, events: Sequence[OutgoingEvent]) -> dict[int, frozenset[ServerName]]:
         """The servers that each event has to be sent to, by its number; events for nobody are absent.
 
-        These are the servers in the room before the event. A user who was only invited, or has only knocked, is told of
-        the refusal too; of an invitation its server knows already. An event of this server's users from before it was
-        in the room has been handed in at another server, which sends it.
+        These are the servers in the room before the event, also those that its access control list denies: they take
+        no part, but see what becomes of it. A user who was only invited, or has only knocked, is told of the refusal
+        too; of an invitation its server knows already. An event of this server's users from before it was in the room
+        has been handed in at another server, which sends it.
         """
         placed = {event: (event.room_nid, event.state_id) for event in events if event.state_id is not None}
         servers_at = await self._servers_at(conn, placed.values())
-        acls = await self._acls_of(conn, {state: at.snapshot for state, at in servers_at.items()})
         partial = await list_partial_room_servers(conn, {room_nid for room_nid, _ in servers_at})
         refused = await self._refused_outsiders(conn, {event: servers_at[state] for event, state in placed.items()})
         found: dict[int, frozenset[ServerName]] = {}
@@ -98,9 +98,8 @@ class RoomServers:
             servers.discard(self._server_name)
             if event.is_relayed:
                 servers.discard(event.sender.server_name)
-            allowed = await self._allowed(servers, acls.get(state))
-            if allowed:
-                found[event.event_nid] = allowed
+            if servers:
+                found[event.event_nid] = frozenset(servers)
         return found
 
     async def current(self, conn: Connection, room_nids: Collection[int]) -> dict[int, frozenset[ServerName]]:
