@@ -26,6 +26,7 @@ class OutgoingEvent:
         state_id: the snapshot of the state before it; None if that is not known.
         member: whose membership it sets; None for other events.
         is_relayed: another server has made it and handed it in here.
+        partial_servers: the servers in a room whose members are not all known in that state, as they were told.
     """
 
     event_nid: int
@@ -35,6 +36,7 @@ class OutgoingEvent:
     sender: UserId
     member: UserId | None
     is_relayed: bool
+    partial_servers: frozenset[ServerName] = frozenset()
 
 
 # A transaction is never cut in two, so all events of the position at which the limit falls are given.
@@ -49,6 +51,8 @@ SELECT_OUTGOING: Final = """
     )
     SELECT o.event_nid, o.position, o.is_relayed, e.room_nid, e.state_id, e.sender,
         CASE WHEN e.type = 'm.room.member' AND e.state_key LIKE '@%:%' THEN e.state_key END AS member,
+        -- In the same statement as the state, which another one may complete at any moment.
+        (SELECT p.servers FROM partial_rooms p WHERE p.room_nid = e.room_nid) AS partial_servers,
         (SELECT position FROM cut) AS cut
     FROM outgoing o JOIN events e USING (event_nid)
     WHERE o.position <= coalesce((SELECT position FROM cut), $2) AND e.rejected IS NULL AND NOT e.soft_failed
@@ -70,6 +74,7 @@ async def list_outgoing(
             sender=UserId(row["sender"]),
             member=None if row["member"] is None else UserId(row["member"]),
             is_relayed=row["is_relayed"],
+            partial_servers=frozenset(map(ServerName, row["partial_servers"] or ())),
         )
         for row in rows
     ]

@@ -86,11 +86,10 @@ class RoomServers:
         """
         placed = {event: (event.room_nid, event.state_id) for event in events if event.state_id is not None}
         servers_at = await self._servers_at(conn, placed.values())
-        partial = await list_partial_room_servers(conn, {room_nid for room_nid, _ in servers_at})
         refused = await self._refused_outsiders(conn, {event: servers_at[state] for event, state in placed.items()})
         found: dict[int, frozenset[ServerName]] = {}
         for event, state in placed.items():
-            servers = {*servers_at[state].joined, *partial.get(event.room_nid, ())}
+            servers = {*servers_at[state].joined, *event.partial_servers}
             if self._server_name not in servers:
                 continue
             if event.event_nid in refused:
@@ -104,10 +103,11 @@ class RoomServers:
 
     async def current(self, conn: Connection, room_nids: Collection[int]) -> dict[int, frozenset[ServerName]]:
         """The other servers in rooms that this one is in, by `room_nid`, without those that a room does not allow."""
+        # First, for a room may be completed at any moment: its state is then read as it is afterwards.
+        partial = await list_partial_room_servers(conn, room_nids)
         states = await list_current_state_ids(conn, room_nids)
         servers_at = await self._servers_at(conn, states.items())
         acls = await self._acls_of(conn, {state: at.snapshot for state, at in servers_at.items()})
-        partial = await list_partial_room_servers(conn, states)
         return {
             room_nid: await self._allowed(
                 {*at.joined, *partial.get(room_nid, ())} - {self._server_name}, acls.get((room_nid, state_id))

@@ -184,6 +184,12 @@ async def test_rooms_with_unknown_members_go_by_the_list_of_servers(worker: Work
             "INSERT INTO partial_rooms (room_nid, join_nid, servers) SELECT room_nid, 1, $1 FROM rooms", [ELSEWHERE]
         )
     assert (await told(worker.db))[event_id] == {THERE, ELSEWHERE}
+    async with worker.db.connection() as conn:
+        events, _ = await list_outgoing(conn, SERVER, since=0, upto=await stream_bound(conn), limit=1000)
+        # The members have become known just now: the state that was read before has only some of them.
+        await conn.execute("DELETE FROM partial_rooms")
+        found = await new_room_servers().destinations(conn, events)
+    assert found[max(found)] == {THERE, ELSEWHERE}
 
 
 async def test_what_is_remembered_follows_every_change(worker: Worker) -> None:
