@@ -24,8 +24,10 @@ from homeserver.config.schema import (
 from homeserver.config.values import Secret
 from homeserver.core.clock import Clock
 from homeserver.core.ids import ServerName
+from homeserver.core.signing import SigningKey
 from homeserver.runtime.clock import SystemClock
 from homeserver.runtime.listeners import Listener, bind_all
+from homeserver.runtime.signing_key import new_signing_key
 from synapse_compat_tests.federation.line import Line, line_to
 from synapse_compat_tests.synapse import SynapseProcess
 from tests.fast_clock import FastClock
@@ -103,6 +105,18 @@ class SynapseSide:
     async def start(self) -> None:
         """Starts it."""
         await self.process.start()
+
+    async def change_key(self) -> None:
+        """Stops it, gives it a new signing key, the old one being known as such, and starts it again."""
+        await self.stop()
+        config_file, key_file = (self.process.folder / name for name in ("homeserver.yaml", "signing.key"))
+        config = json.loads(config_file.read_text())
+        old, new = SigningKey.parse(key_file.read_text().strip()), new_signing_key()
+        expired = {"key": old.verify_key.encode(), "expired_ts": int(time.time() * 1000)}
+        config["old_signing_keys"] = {**config.get("old_signing_keys", {}), old.key_id: expired}
+        config_file.write_text(json.dumps(config))
+        key_file.write_text(new.format() + "\n")
+        await self.start()
 
 
 @dataclass(kw_only=True)

@@ -10,6 +10,7 @@ import pytest
 
 from synapse_compat_tests.federation.conftest import Pair
 from tests.federation.servers.rooms import act, until_membership, until_seen, until_synced
+from tests.real_client import Client
 from tests.waiting import wait_until
 
 
@@ -30,11 +31,15 @@ async def test_typing_is_shown_and_ends(pair: Pair) -> None:
     for writer, watcher in ((pair.alice, pair.bob), (pair.bob, pair.alice)):
         typing = f"/rooms/{quote(room_id)}/typing/{writer.user_id}"
         await writer.put(typing, {"typing": True, "timeout": 30_000})
-        answer = await until_synced(watcher, lambda answer, who=writer.user_id: types(answer, room_id, who))
+
+        def is_shown(answer: Any, writer: Client = writer) -> bool:
+            return types(answer, room_id, writer.user_id)
+
+        answer = await until_synced(watcher, is_shown)
         await writer.put(typing, {"typing": False})
         since = answer["next_batch"]
 
-        async def has_ended(watcher: Any = watcher, since: str = since) -> bool:
+        async def has_ended(watcher: Client = watcher, since: str = since) -> bool:
             return types(await watcher.sync(since), room_id)
 
         await wait_until(has_ended)
@@ -49,7 +54,7 @@ async def test_receipts_are_shown(pair: Pair, thread_id: str | None) -> None:
         await until_seen(reader, room_id, f"read this, says {writer.user_id}")
         await reader.post(f"/rooms/{quote(room_id)}/receipt/m.read/{quote(event_id, safe='')}", body)
 
-        def has_read(answer: Any, event_id: str = event_id, reader: Any = reader) -> bool:
+        def has_read(answer: Any, event_id: str = event_id, reader: Client = reader) -> bool:
             found = [
                 content.get(event_id, {}).get("m.read", {}).get(reader.user_id)
                 for content in ephemeral(answer, room_id, "m.receipt")
@@ -69,7 +74,7 @@ async def test_private_receipts_are_not_told(pair: Pair) -> None:
         await reader.post(f"/rooms/{quote(room_id)}/receipt/m.read/{quote(ids[1], safe='')}", {})
         told: list[Any] = []
 
-        def is_told(answer: Any, told: list[Any] = told, reader: Any = reader, last: str = ids[1]) -> bool:
+        def is_told(answer: Any, told: list[Any] = told, reader: Client = reader, last: str = ids[1]) -> bool:
             told += ephemeral(answer, room_id, "m.receipt")
             return any(reader.user_id in content.get(last, {}).get("m.read", {}) for content in told)
 
@@ -83,7 +88,7 @@ async def test_presence_is_shown(pair: Pair) -> None:
         status = {"presence": "online", "status_msg": f"busy, says {shown.user_id}"}
         await shown.put(f"/presence/{shown.user_id}/status", status)
 
-        def is_shown(answer: Any, shown: Any = shown, status: dict[str, str] = status) -> bool:
+        def is_shown(answer: Any, shown: Client = shown, status: dict[str, str] = status) -> bool:
             events = answer.get("presence", {}).get("events", [])
             return any(
                 event["sender"] == shown.user_id and status.items() <= event["content"].items() for event in events
@@ -94,7 +99,7 @@ async def test_presence_is_shown(pair: Pair) -> None:
         assert (answer["presence"], answer["status_msg"]) == ("online", status["status_msg"])
         await shown.put(f"/presence/{shown.user_id}/status", {"presence": "offline"})
 
-        async def is_offline(shown: Any = shown, watcher: Any = watcher) -> bool:
+        async def is_offline(shown: Client = shown, watcher: Client = watcher) -> bool:
             answer = await watcher.get(f"/presence/{shown.user_id}/status")
             return bool(answer["presence"] == "offline")
 

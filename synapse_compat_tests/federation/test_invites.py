@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from synapse_compat_tests.federation.conftest import Pair
+from synapse_compat_tests.federation.conftest import Pair, meeting
 from synapse_compat_tests.federation.rooms import VERSIONS, until_agreed, until_member
+from synapse_compat_tests.federation.servers import OurSide, SynapseSide
 from tests.federation.servers.rooms import (
     act,
     join,
@@ -135,3 +136,21 @@ async def test_an_invitation_through_a_guest(pair: Pair) -> None:
     await alice.send(room_id, "here again")
     await until_seen(bob, room_id, "here again")
     await until_agreed(room_id, pair.clients)
+
+
+async def test_an_invitation_of_somebody_who_wants_none(our_side: OurSide, synapse_side: SynapseSide) -> None:
+    """https://spec.matrix.org/v1.19/client-server-api/#invite-permission"""
+    async with meeting(synapse_side, our_side) as pair:
+        path = f"/user/{pair.bob.user_id}/account_data/m.invite_permission_config"
+        await pair.bob.put(path, {"default_action": "block"})
+        room_id = await pair.alice.create_room(preset="private_chat")
+        answer = await pair.alice.call("POST", f"/rooms/{room_id}/invite", {"user_id": pair.bob.user_id})
+        assert (answer.status, answer.body["errcode"]) == (403, "M_INVITE_BLOCKED")
+
+
+async def test_an_invitation_of_nobody(pair: Pair) -> None:
+    room_id = await pair.alice.create_room(preset="private_chat")
+    body = {"user_id": f"@nobody:{pair.away.name}"}
+    answer = await pair.alice.call("POST", f"/rooms/{room_id}/invite", body)
+    # A Synapse (1.163) signs an invitation of a user whom it does not have.
+    assert answer.status == (200 if isinstance(pair.away, SynapseSide) else 403), answer

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from homeserver.core.errors import BadJson
-from homeserver.core.ids import UserId
+from homeserver.core.ids import EventId, UserId
 from homeserver.core.pdu import Pdu
 from synapse_compat_tests.federation.conftest import Pair, meeting
 from synapse_compat_tests.federation.rooms import event_of, until_event
@@ -21,7 +21,8 @@ from synapse_compat_tests.federation.servers import OurSide, SynapseSide
 from tests.federation.certificates import CertificateAuthority, IssuedCertificate
 from tests.federation.peer import Peer, running_peer
 from tests.federation.peer_room import PeerRoom
-from tests.federation.servers.rooms import join, until_membership
+from tests.federation.servers.rooms import join, set_state, until_content, until_membership
+from tests.waiting import wait_until
 
 MESSAGE = "m.room.message"
 
@@ -210,4 +211,78 @@ async def test_odd_events_are_judged_alike(peer: Peer, pair: Pair, kind: str, ve
         ours, theirs = [await event_of(client, room.room_id, event_id) is not None for client in pair.clients]
         if (ours, theirs) != (odd.is_let_in, odd.is_let_in and not odd.is_hidden):
             wrong.append(f"{odd.name}: ours {ours}, Synapse {theirs}, by the specification {odd.is_let_in}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("version", ["1", "9"])
+async def test_power_levels_as_texts_are_read_alike(peer: Peer, pair: Pair, version: str) -> None:
+    """Neither server takes them from its users any more, but in old rooms there are some, which decide who may what."""
+    room = await shared_room(peer, pair, version)
+    owner = peer.user("owner")
+    levels = {
+        "users": {owner: "100", pair.alice.user_id: " +0050 ", pair.bob.user_id: "\t50\n"},
+        "state_default": "50",
+        "events": {"m.room.name": "51"},
+    }
+    await peer.tell(room, room.send(owner, "m.room.power_levels", levels, state_key=""))
+    for speaker, watcher in (pair.clients, pair.clients[::-1]):
+        await until_content(speaker, room.room_id, "m.room.power_levels", levels)
+        topic = {"topic": f"50 will do, says {speaker.user_id}"}
+        await set_state(speaker, room.room_id, "m.room.topic", topic)
+        await until_content(watcher, room.room_id, "m.room.topic", topic)
+        refused = await speaker.call("PUT", f"/rooms/{room.room_id}/state/m.room.name", {"name": "too weak"})
+        assert refused.status == 403
+
+
+@pytest.mark.parametrize("localpart", ["Upper Case", "", "ünï/code", "x" * 200, "a+b=c"])
+async def test_users_with_names_of_old(peer: Peer, pair: Pair, localpart: str) -> None:
+    """https://spec.matrix.org/v1.19/appendices/#historical-user-ids"""
+    room = await shared_room(peer, pair, "11")
+    user_id = UserId(f"@{localpart}:{peer.name}")
+    joined = room.send(user_id, "m.room.member", {"membership": "join", "displayname": "Old"}, state_key=user_id)
+    await peer.tell(room, joined)
+    for client in pair.clients:
+        await until_membership(client, room.room_id, user_id, "join")
+    await until_heard(peer, pair, room, user_id, "my name is of old")
+    banned = room.send(peer.user("owner"), "m.room.member", {"membership": "ban"}, state_key=user_id)
+    await peer.tell(room, banned)
+    for client in pair.clients:
+        await until_membership(client, room.room_id, user_id, "ban")
+
+
+@pytest.mark.parametrize("version", ["1", "10", "11", "12"])
+async def test_redactions_are_judged_alike(peer: Peer, pair: Pair, version: str) -> None:
+    """By whom, of what, and where it is written: what counts, counts for both."""
+    room = await shared_room(peer, pair, version)
+    owner, other = peer.user("owner"), peer.user("other")
+    joined = room.send(other, "m.room.member", {"membership": "join"}, state_key=other)
+    await peer.tell(room, joined)
+    in_content = room.version.redacts_in_content
+    by_alice = await pair.alice.send(room.room_id, "by Alice")
+    await wait_until(lambda: by_alice in room.events)
+    wrong: list[str] = []
+
+    async def redact(name: str, sender: UserId, target: str, *, counts: bool, misplaced: bool = False) -> None:
+        event = room.draft(sender, "m.room.redaction", {}, redacts=EventId(target)).json
+        if misplaced:
+            event = {**event, "content": {} if in_content else {"redacts": target}}
+            event.pop("redacts", None)
+            event |= {"redacts": target} if in_content else {}
+        event = room.forge(event)
+        for side in (pair.home, pair.away):
+            await peer.try_send(side.name, [event])
+        await until_heard(peer, pair, room, owner, f"after {name}")
+        seen = [await event_of(client, room.room_id, target) for client in pair.clients]
+        outcome = [event["content"] == {} for event in seen]
+        if outcome != [counts, counts]:
+            wrong.append(f"{name}: ours {outcome[0]}, Synapse {outcome[1]}, by the specification {counts}")
+
+    async def said(body: str) -> str:
+        return (await until_heard(peer, pair, room, owner, body)).event_id
+
+    await redact("one's own", owner, await said("one"), counts=True)
+    await redact("another's of the same server", other, await said("two"), counts=True)
+    await redact("that of another server without power", other, by_alice, counts=False)
+    await redact("that of another server with power", owner, by_alice, counts=True)
+    await redact("in the wrong place", owner, await said("three"), counts=False, misplaced=True)
     assert not wrong, "\n".join(wrong)

@@ -6,13 +6,15 @@ https://spec.matrix.org/v1.19/server-server-api/#transactions
 """
 
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from homeserver.runtime.signing_key import rotate_signing_key
 from synapse_compat_tests.federation.conftest import NewHeliograph, Pair
 from synapse_compat_tests.federation.rooms import bodies, event_of, until_agreed, until_event, until_member
-from synapse_compat_tests.federation.servers import HastyClock, OurSide
+from synapse_compat_tests.federation.servers import HastyClock, OurSide, SynapseSide
 from tests.federation.servers.rooms import (
     act,
     membership,
@@ -23,6 +25,7 @@ from tests.federation.servers.rooms import (
     until_seen,
     until_synced,
 )
+from tests.real_client import Client
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.seconds_max(120)
@@ -61,8 +64,8 @@ async def until_both_end_together(pair: Pair, room_id: str) -> None:
         await wait_until(lambda listener=listener, event_id=event_id: _has(listener, room_id, event_id), seconds_max=60)
 
 
-async def _has(client: object, room_id: str, event_id: str) -> bool:
-    return await event_of(client, room_id, event_id) is not None  # type: ignore[arg-type]
+async def _has(client: Client, room_id: str, event_id: str) -> bool:
+    return await event_of(client, room_id, event_id) is not None
 
 
 @pytest.mark.parametrize("count", [8, 120])
@@ -168,14 +171,15 @@ async def test_power_levels_change_on_both_sides(pair: Pair, version: str) -> No
     alice, bob = pair.alice, pair.bob
     room_id = await pair.share_room(room_version=version)
     own = {} if version == "12" else {alice.user_id: 100}
-    before = {"users": {**own, bob.user_id: 50}, "state_default": 50}
+    users = {**own, bob.user_id: 50}
+    before = {"users": users, "state_default": 50}
     await set_state(alice, room_id, "m.room.power_levels", before)
     await until_content(bob, room_id, "m.room.power_levels", before)
     cut(pair)
     friend = f"@friend:{pair.away.name}"
     by_alice = {**before, "users": own}
     await set_state(alice, room_id, "m.room.power_levels", by_alice)
-    await set_state(bob, room_id, "m.room.power_levels", {**before, "users": {**before["users"], friend: 25}})
+    await set_state(bob, room_id, "m.room.power_levels", {**before, "users": {**users, friend: 25}})
     await set_state(bob, room_id, "m.room.topic", {"topic": "while I can"})
     mend(pair)
     for client in pair.clients:
@@ -231,10 +235,39 @@ async def test_messages_to_devices_that_were_away(pair: Pair) -> None:
     await pair.away.start()
     received: list[int] = []
 
-    def have_come(answer: object) -> bool:
-        events = answer.get("to_device", {}).get("events", [])  # type: ignore[attr-defined]
+    def have_come(answer: Any) -> bool:
+        events = answer.get("to_device", {}).get("events", [])
         received.extend(event["content"]["n"] for event in events)
         return len(received) >= 3
 
     await until_synced(pair.bob, have_come, seconds_max=60)
     assert received == [0, 1, 2]
+
+
+async def test_our_key_is_changed(pair: Pair, our_side: OurSide) -> None:
+    """What the old key has signed stays good, also for those who come later."""
+    room_id = await pair.share_room(room_version="11")
+    ours = pair.alice if pair.home is our_side else pair.bob
+    await ours.send(room_id, "by the old key")
+    await our_side.stop()
+    clock = our_side.homeserver.clock
+    rotate_signing_key(our_side.homeserver.config.data_dir, now_ms=clock.now_ms())
+    await our_side.start()
+    await ours.send(room_id, "by the new key")
+    for client in pair.clients:
+        await until_seen(client, room_id, "by the old key", "by the new key")
+    await until_both_end_together(pair, room_id)
+    await until_agreed(room_id, pair.clients)
+
+
+async def test_the_key_of_the_synapse_is_changed(pair: Pair, synapse_side: SynapseSide) -> None:
+    """Its new key is asked for when it is first seen."""
+    room_id = await pair.share_room(room_version="11")
+    theirs = pair.alice if pair.home is synapse_side else pair.bob
+    await theirs.send(room_id, "by the old key")
+    await synapse_side.change_key()
+    await theirs.send(room_id, "by the new key")
+    for client in pair.clients:
+        await until_seen(client, room_id, "by the old key", "by the new key")
+    await until_both_end_together(pair, room_id)
+    await until_agreed(room_id, pair.clients)

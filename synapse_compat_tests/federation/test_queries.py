@@ -148,11 +148,8 @@ async def test_each_vouches_for_the_keys_of_the_other(pair: Pair, trusting: aioh
         notary = await answer.json()
     async with trusting.get(f"https://{pair.away.name}/_matrix/key/v2/server") as answer:
         asked = await answer.json()
-    url, body = f"https://{pair.home.name}/_matrix/key/v2/query", None
-    if method == "GET":
-        url += f"/{pair.away.name}"
-    else:
-        body = {"server_keys": {pair.away.name: {}}}
+    url = f"https://{pair.home.name}/_matrix/key/v2/query" + (f"/{pair.away.name}" if method == "GET" else "")
+    body: dict[str, Any] | None = {"server_keys": {pair.away.name: {}}} if method == "POST" else None
     async with trusting.request(method, url, json=body) as answer:
         assert answer.status == 200, await answer.text()
         (vouched,) = (await answer.json())["server_keys"]

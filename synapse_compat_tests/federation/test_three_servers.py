@@ -10,6 +10,7 @@ from itertools import count
 import pytest
 
 from homeserver.config.schema import KeyServerConfig
+from homeserver.core.ids import ServerName
 from synapse_compat_tests.federation.conftest import NewHeliograph
 from synapse_compat_tests.federation.rooms import until_agreed
 from synapse_compat_tests.federation.servers import HastyClock, OurSide, Side, SynapseSide
@@ -52,7 +53,7 @@ class Three:
 @pytest.fixture(scope="module")
 async def hasty_sides(new_heliograph: NewHeliograph, synapse_side: SynapseSide) -> AsyncIterator[list[OurSide]]:
     """Two servers of ours that soon try again what has failed; the second trusts the Synapse as a notary."""
-    trusted = (KeyServerConfig(server_name=synapse_side.name),)
+    trusted = (KeyServerConfig(server_name=ServerName(synapse_side.name)),)
     async with (
         new_heliograph(clock=HastyClock(speed=20)) as first,
         new_heliograph(clock=HastyClock(speed=20), trusted_key_servers=trusted) as second,
