@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 DEV_DIR ?= dev
-PYTEST_OPTIONS ?= -n auto --maxprocesses 4 --dist loadfile
+PYTEST_OPTIONS ?= -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin

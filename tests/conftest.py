@@ -6,12 +6,13 @@ Each test process has a cluster of its own, made from the programs that come wit
 import asyncio
 import functools
 import inspect
+import io
 import itertools
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from storage.embedded import EmbeddedPostgres
 from storage.migrate import migrate
 
 TEST_SECONDS_MAX = 60
+# What a test's fixtures may take beside it.
+FIXTURES_SECONDS_MAX = 120
 CLUSTER_PREFIX = "heliograph-test-"
 MEMORY_BYTES_MIN = 4 * 1024**3
 
@@ -35,6 +38,8 @@ FAST = {
     "max_prepared_transactions": "4",
     "jit": "off",
 }
+
+EVENT_LOOP = pytest.StashKey[asyncio.AbstractEventLoop]()
 
 _numbers = itertools.count(1)
 
@@ -50,7 +55,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             marker = item.get_closest_marker("seconds_max")
-            item.obj = _limited(item.obj, marker.args[0] if marker else TEST_SECONDS_MAX)
+            seconds = marker.args[0] if marker else TEST_SECONDS_MAX
+            item.obj = _limited(item.obj, seconds)
+            item.add_marker(pytest.mark.timeout(seconds + FIXTURES_SECONDS_MAX))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tells, of what hung, where each task of the event loop waits."""
+    report = yield
+    if call.excinfo is not None and "Timeout" in call.excinfo.exconly() and EVENT_LOOP in item.session.stash:
+        stacks = io.StringIO()
+        for task in asyncio.all_tasks(item.session.stash[EVENT_LOOP]):
+            task.print_stack(file=stacks)
+        report.sections.append(("Tasks of the event loop", stacks.getvalue()))
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def _event_loop(request: pytest.FixtureRequest) -> None:
+    request.session.stash[EVENT_LOOP] = asyncio.get_running_loop()
 
 
 def _limited(

@@ -24,6 +24,8 @@ STOP_SECONDS_EXTRA: Final = 1.0
 WEBSOCKET_PING_SECONDS: Final = 30.0
 # Room for a request line with long filters and for the headers of proxies.
 HEADERS_BYTES_MAX: Final = 64 * 1024
+# What balances load asks each port that it sends requests to.
+ALWAYS_SERVED: Final = "health"
 
 
 async def serve(
@@ -82,10 +84,11 @@ async def _serve_listener(
 
 
 def listener_app(application: Application, listener: Listener, limits: LimitsConfig) -> Quart:
-    """The ASGI application of one listener: the sections of its resources and nothing else."""
+    """The ASGI application of one listener: the sections of its resources, and `/health`, which each one has."""
     config = listener.config
     app = Quart("heliograph", static_folder=None)
-    sections = {id(section): section for name in config.resources for section in application.sections.get(name, ())}
+    resources = dict.fromkeys((*config.resources, ALWAYS_SERVED))
+    sections = {id(section): section for name in resources for section in application.sections.get(name, ())}
     mount(
         app,
         operations=prepare(sections.values()),

@@ -274,6 +274,14 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     return folder / "tls.crt", folder / "tls.key"
 
 
+async def test_every_listener_tells_its_health(http: aiohttp.ClientSession, database_url: str) -> None:
+    """Who balances load asks each port that it sends requests to, whatever is served there."""
+    async with Database(database_url, DatabaseConfig()) as db:
+        sections: dict[Resource, Sequence[Section]] = {"federation": [], "health": [health.section(db)]}
+        async with running(sections, ListenerConfig(port=0, resources=("federation",))) as server:
+            assert await status_of(http, f"{server.urls[0]}/health") == 200
+
+
 async def test_health_follows_the_database(http: aiohttp.ClientSession, cluster: EmbeddedPostgres) -> None:
     url = cluster.start()
     await migrate(url)
