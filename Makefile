@@ -7,11 +7,13 @@ PYTEST_OPTIONS ?= -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfil
 VENV := .venv
 BIN := $(VENV)/bin
 MADE := $(VENV)/.made
+JS := tests/clients/js
+JS_MADE := $(JS)/node_modules/.made
 CODE := homeserver client_api federation storage tests synapse_compat_tests bench examples
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format lint types layers compat bench docs constraints clean
+.PHONY: help run test check format lint types layers clients js-client compat bench docs constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +35,12 @@ test: $(MADE) ## Run the tests (PYTEST_OPTIONS changes how, TESTS which)
 	@$(BIN)/pytest $(PYTEST_OPTIONS) $(TESTS)
 
 check: lint types test ## Run all that is checked before a change goes in (the layers are among the tests)
+
+clients: $(MADE) ## Test with clients by others; those in JavaScript are skipped where they cannot be installed
+	@$(MAKE) --no-print-directory js-client || echo "matrix-js-sdk cannot be installed here: its tests are skipped."
+	@$(BIN)/pytest $(PYTEST_OPTIONS) tests/clients
+
+js-client: $(JS_MADE) ## Install matrix-js-sdk for the tests; needs npm, and Node 20 or newer
 
 compat: $(MADE) ## Compare with a Synapse, as peer and as oracle; skipped where none can be installed
 	@$(MAKE) --no-print-directory .venv-synapse/.made || echo "Synapse cannot be installed here: nothing is compared."
@@ -70,13 +78,19 @@ constraints: ## Choose the newest versions of all dependencies, into constraints
 	@rm -r .venv-constraints
 
 clean: ## Remove what was made, but not the data in dev/
-	@rm -rf $(VENV) .venv-synapse .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build dist
+	@rm -rf $(VENV) .venv-synapse $(JS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build dist
 	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 .venv-synapse/.made: synapse_compat_tests/requirements.txt
 	@echo "Installing Synapse into .venv-synapse ..."
 	@$(PYTHON) -m venv .venv-synapse
 	@.venv-synapse/bin/pip install -qq --disable-pip-version-check --requirement $<
+	@touch $@
+
+# Exactly what package-lock.json says.
+$(JS_MADE): $(JS)/package.json $(JS)/package-lock.json
+	@echo "Installing matrix-js-sdk into $(JS)/node_modules ..."
+	@npm ci --prefix $(JS) --no-audit --no-fund --loglevel=error
 	@touch $@
 
 # Made once, and again when what it is made of changes.

@@ -30,30 +30,35 @@ SAFETY_HEADERS: Final = MappingProxyType(
 
 
 async def media_answer(
-    request: Request, downloads: Downloads, medium: Medium, *, file_name: str | None = None
+    request: Request, downloads: Downloads, medium: Medium, *, allow_redirect: bool, file_name: str | None = None
 ) -> Response:
-    """The answer with a medium, or with the part of it that is asked for.
+    """The answer with a medium, or with the part of it that is asked for, or with the place where it is.
 
     Args:
         request: what was asked.
         downloads: opens the file.
         medium: which.
+        allow_redirect: the asker may be sent elsewhere.
         file_name: the name that the asker wants it to have; None for its own.
 
     Raises:
         NotFound: the file is not there any more.
     """
+    disposition = content_disposition(medium.content_type, file_name or medium.file_name)
     etag = f'"{urlsafe_b64encode(medium.sha256).decode().rstrip("=")}"'
     headers = {
         **SAFETY_HEADERS,
         "Content-Type": medium.content_type,
-        "Content-Disposition": content_disposition(medium.content_type, file_name or medium.file_name),
+        "Content-Disposition": disposition,
         "Cache-Control": f"private, max-age={CACHE_SECONDS}",
         "ETag": etag,
         "Accept-Ranges": "bytes",
     }
     if is_known(request.headers, etag):
         return Response(b"", status=304, headers=headers)
+    url = await downloads.url(medium, content_disposition=disposition) if allow_redirect else None
+    if url is not None:
+        return Response(b"", status=307, headers={**SAFETY_HEADERS, "Location": url, "Cache-Control": "no-store"})
     try:
         part = wanted_range(request.headers, size_bytes=medium.size_bytes, etag=etag)
     except NoSuchRange:

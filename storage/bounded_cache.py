@@ -68,6 +68,10 @@ class BoundedCache(Generic[Key, Value]):
         self._weight = 0
         self._gauge.set(0)
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether a key is here; it does not count as used by this."""
+        return key in self._entries
+
     def __len__(self) -> int:
         """How many entries there are."""
         return len(self._entries)

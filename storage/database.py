@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, ClassVar, Final, Self, TypeAlias, cast
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -28,17 +28,19 @@ from storage.errors import (
     UniqueViolation,
     UnstorableValue,
 )
+from storage.statement_times import StatementTimes
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 Row: TypeAlias = asyncpg.Record
 
-STATEMENT_SECONDS: Final = Histogram(
-    "heliograph_database_statement_seconds",
-    "How long statements took, by the name of the constant that holds them.",
-    ["statement"],
-    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+POOL_WAITERS: Final = Gauge(
+    "heliograph_database_pool_waiters", "Tasks that wait for a database connection.", multiprocess_mode="livesum"
 )
-POOL_WAITERS: Final = Gauge("heliograph_database_pool_waiters", "Tasks that wait for a database connection.")
+POOL_WAIT_SECONDS: Final = Histogram(
+    "heliograph_database_pool_wait_seconds",
+    "How long tasks waited for a database connection.",
+    buckets=(0.001, 0.01, 0.05, 0.1, 0.5, 1, 5),
+)
 
 _transaction_open: ContextVar[bool] = ContextVar("transaction_open", default=False)
 
@@ -133,13 +135,13 @@ def translated() -> Iterator[None]:
 
 
 class _StatementTimer:
-    """Measures each statement under its name; the driver's errors leave it translated."""
+    """Measures each statement; the driver's errors leave it translated."""
 
-    names: Mapping[str, str] = {}
+    __slots__ = ("_connection", "_started", "_statement")
 
     def __init__(self, connection: "_TimedConnection", statement: str) -> None:
         self._connection = connection
-        self._name = self.names.get(statement, "other")
+        self._statement = statement
         self._started = 0.0
 
     def __enter__(self) -> None:
@@ -147,7 +149,7 @@ class _StatementTimer:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         seconds = time.perf_counter() - self._started
-        STATEMENT_SECONDS.labels(self._name).observe(seconds)
+        self._connection.times.record(self._statement, seconds)
         usage = _usage.get()
         if usage is not None:
             usage.statements += 1
@@ -161,9 +163,14 @@ class _StatementTimer:
 
 
 class _TimedConnection(asyncpg.Connection):
-    """The driver's connection, with each statement measured and its errors translated."""
+    """The driver's connection, with each statement measured and its errors translated.
+
+    The driver makes connections by itself, of a class that it is given: so each pool has a class of its own, which
+    knows the pool's times.
+    """
 
     __slots__ = ()
+    times: ClassVar[StatementTimes]
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
         with _StatementTimer(self, query):
@@ -186,8 +193,44 @@ class _TimedConnection(asyncpg.Connection):
             return await super().fetchval(query, *args, **options)
 
 
+class _LazyConnection:
+    """A connection that is taken from the pool when it is used for the first time; statements alone, one by one."""
+
+    __slots__ = ("_connection", "_database", "_stack")
+
+    def __init__(self, database: "Database", stack: AsyncExitStack) -> None:
+        self._database = database
+        self._stack = stack
+        self._connection: Connection | None = None
+
+    async def _get(self) -> Connection:
+        if self._connection is None:
+            self._connection = await self._database.acquire(self._stack)
+        return self._connection
+
+    async def execute(self, query: str, *args: Any) -> str:
+        return await (await self._get()).execute(query, *args)
+
+    async def fetch(self, query: str, *args: Any) -> Any:
+        return await (await self._get()).fetch(query, *args)
+
+    async def fetchrow(self, query: str, *args: Any) -> Any:
+        return await (await self._get()).fetchrow(query, *args)
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        return await (await self._get()).fetchval(query, *args)
+
+
 async def _leave_clean(connection: Connection) -> None:
     """Replaces the driver's reset between two uses, which costs a round trip: here no session is given settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSize:
+    """Connections that are open, and those of them that somebody uses."""
+
+    open: int
+    in_use: int
 
 
 class Database:
@@ -225,8 +268,8 @@ class Database:
             "jit": "off",
         }
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        if statement_names is not None:
-            _StatementTimer.names = statement_names
+        times = StatementTimes(statement_names or {}, slow_ms=config.slow_statement_ms)
+        self._connection_class = type("_PoolConnection", (_TimedConnection,), {"__slots__": (), "times": times})
 
     async def open(self) -> None:
         """Connects.
@@ -246,7 +289,7 @@ class Database:
                     command_timeout=self._command_timeout_seconds,
                     timeout=self._acquire_timeout_seconds,
                     server_settings=self._server_settings,
-                    connection_class=_TimedConnection,
+                    connection_class=self._connection_class,
                     reset=_leave_clean,
                 )
 
@@ -278,9 +321,17 @@ class Database:
         """
         forbid_in_transaction("A second connection")
         async with AsyncExitStack() as stack:
-            connection = await self._acquire(stack)
+            connection = await self.acquire(stack)
             with translated():
                 yield connection
+
+    @asynccontextmanager
+    async def connection_if_needed(self) -> AsyncIterator[Connection]:
+        """As `connection()`, but for work that often finds all in memory: the pool is asked at the first statement."""
+        forbid_in_transaction("A second connection")
+        async with AsyncExitStack() as stack:
+            with translated():
+                yield cast("Connection", _LazyConnection(self, stack))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -290,7 +341,7 @@ class Database:
         """
         forbid_in_transaction("A second transaction")
         async with AsyncExitStack() as stack:
-            connection = await self._acquire(stack)
+            connection = await self.acquire(stack)
             with translated():
                 _transaction_open.set(True)
                 try:
@@ -299,12 +350,29 @@ class Database:
                 finally:
                     _transaction_open.set(False)
 
-    async def _acquire(self, stack: AsyncExitStack) -> Connection:
+    async def acquire(self, stack: AsyncExitStack) -> Connection:
+        """A connection, which goes back to the pool when the stack ends; `connection()` is the usual way.
+
+        Raises:
+            DatabaseUnavailable: there is none in time.
+        """
         pool = self._pool
         if pool is None:
             raise DatabaseUnavailable("The database is closed")
-        with translated(), POOL_WAITERS.track_inprogress():
+        started = time.perf_counter()
+        POOL_WAITERS.inc()
+        with translated():
             try:
                 return await stack.enter_async_context(pool.acquire(timeout=self._acquire_timeout_seconds))
             except TimeoutError as error:
                 raise DatabaseUnavailable("No database connection became free in time") from error
+            finally:
+                POOL_WAITERS.dec()
+                POOL_WAIT_SECONDS.observe(time.perf_counter() - started)
+
+    def pool_size(self) -> PoolSize:
+        """How many connections there are now, and how many of them are in use."""
+        if self._pool is None:
+            return PoolSize(open=0, in_use=0)
+        connections = self._pool.get_size()
+        return PoolSize(open=connections, in_use=connections - self._pool.get_idle_size())

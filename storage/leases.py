@@ -4,14 +4,39 @@ A holder renews before the expiry; one that cannot must stop before it, by its o
 under a lease is guarded besides (`storage.followers`), for a holder may be late to notice.
 """
 
+import secrets
 from collections.abc import Collection, Sequence
 from typing import Final
 
 from storage.database import Connection
 
+LEASE_MS: Final = 8_000
+"""How long a lease is held without a renewal: within so many seconds others do what a machine did that has gone."""
+RENEWAL_SECONDS: Final = 2.5
+"""How often leases are renewed."""
+RENEWAL_SECONDS_MAX: Final = 5.5
+"""Without a renewal for so long the holder stops: well before the others may take over."""
+STANDBY_SECONDS: Final = 2.0
+"""How often others look whether a lease has become free."""
+
+PROCESS: Final = secrets.token_urlsafe(9)
+"""How this process calls itself, whatever it holds and on whatever machine it runs."""
+
+
+def new_holder() -> str:
+    """A name that nobody else holds leases under; it tells which process it is of."""
+    return f"{PROCESS}:{secrets.token_urlsafe(9)}"
+
+
 ACQUIRE_LEASES: Final = """
     INSERT INTO leases (name, holder, expires_at)
-    SELECT name, $2, clock_timestamp() + $3 * interval '1 millisecond' FROM unnest($1::text[]) AS name ORDER BY name
+    SELECT name, $2, clock_timestamp() + $3 * interval '1 millisecond' FROM unnest($1::text[]) AS wanted (name)
+    -- Locking rows that others hold, only to find that out, would write each time.
+    WHERE NOT EXISTS (
+        SELECT FROM leases held
+        WHERE held.name = wanted.name AND held.holder <> $2 AND held.expires_at >= clock_timestamp()
+    )
+    ORDER BY name
     ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
         WHERE leases.holder = excluded.holder OR leases.expires_at < clock_timestamp()
     RETURNING name
@@ -43,6 +68,15 @@ DELETE_LEASES: Final = "DELETE FROM leases WHERE name = ANY ($1::text[]) AND hol
 async def delete_leases(conn: Connection, names: Collection[str], *, holder: str) -> None:
     """Gives leases back, so that others need not wait for the expiry."""
     await conn.execute(DELETE_LEASES, list(names), holder)
+
+
+DELETE_LEASES_OF_PROCESS: Final = "DELETE FROM leases WHERE starts_with(holder, $1 || ':')"
+
+
+async def delete_leases_of_process(conn: Connection, process: str) -> int:
+    """Gives all leases back that a process held, which has died (its `PROCESS`); how many these were."""
+    status: str = await conn.execute(DELETE_LEASES_OF_PROCESS, process)
+    return int(status.rpartition(" ")[2])
 
 
 SELECT_LEASES: Final = """

@@ -50,6 +50,14 @@ async def delete_marked_contents(conn: Connection, sha256s: Sequence[bytes]) -> 
     await conn.execute(DELETE_MARKED_CONTENTS, list(sha256s))
 
 
+SELECT_CONTENTS: Final = "SELECT sha256 FROM media_contents WHERE sha256 > $1 AND NOT removing ORDER BY sha256 LIMIT $2"
+
+
+async def list_contents(conn: Connection, *, after: bytes, limit: int) -> Sequence[bytes]:
+    """The files that are stored, a page at a time in the order of their hashes."""
+    return [row["sha256"] for row in await conn.fetch(SELECT_CONTENTS, after, limit)]
+
+
 INSERT_QUARANTINE: Final = """
     INSERT INTO media_quarantine (sha256, quarantined_by, quarantined_ts)
     SELECT sha256, $2, $3 FROM unnest($1::bytea[]) AS sha256 ON CONFLICT DO NOTHING

@@ -186,8 +186,8 @@ async def list_joined_pairs(
 
 # For the hub's tick: whom to wake for the rows between two positions.
 SELECT_RECEIPT_KEYS: Final = """
-    SELECT CASE WHEN receipt_type = 'm.read' THEN 'room:' || rooms.room_id ELSE 'user:' || user_id END AS key,
-        max(position) AS position
+    SELECT kind || CASE WHEN kind = 'user:' THEN user_id ELSE rooms.room_id END AS key, max(position) AS position
     FROM receipts JOIN rooms USING (room_nid)
+    CROSS JOIN unnest(CASE WHEN receipt_type = 'm.read' THEN ARRAY['room:', 'edu:'] ELSE ARRAY['user:'] END) AS kind
     WHERE position >= $1 AND position < $2 GROUP BY 1 LIMIT $3
 """

@@ -24,6 +24,8 @@ class ChangeKind(StrEnum):
     """Account data, push rules, memberships, messages to devices, how many keys these have, whom the user verified."""
     PRESENCE = "presence"
     DEVICE_LISTS = "device_lists"
+    READ = "read"
+    """How far the user has read in any room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ SELECT_CHANGES: Final = """
         SELECT 'state', room_nid, NULL, position FROM state_history WHERE position >= $1 AND position < $2
         UNION ALL
         SELECT 'receipts', room_nid, NULL, position FROM receipts WHERE position >= $1 AND position < $2
+        UNION ALL
+        SELECT 'read', NULL, user_id, position FROM receipts WHERE position >= $1 AND position < $2
         UNION ALL
         SELECT 'typing', room_nid, NULL, position FROM typing_rooms WHERE position >= $1 AND position < $2
         UNION ALL

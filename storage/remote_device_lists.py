@@ -189,6 +189,18 @@ async def claim_due_lists(
     return [DueList(UserId(row["user_id"]), row["failures"]) for row in rows]
 
 
+# A list that has changed meanwhile is due at once, and stays so.
+EXTEND_CLAIMS: Final = """
+    UPDATE remote_device_lists SET retry_at_ts = $3
+    WHERE user_id = ANY ($1::text[]) AND NOT is_whole AND retry_at_ts > $2
+"""
+
+
+async def extend_claims(conn: Connection, user_ids: Collection[UserId], *, now_ms: int, leased_until_ts: int) -> None:
+    """Says that lists are still being fetched."""
+    await conn.execute(EXTEND_CLAIMS, list(user_ids), now_ms, leased_until_ts)
+
+
 UPDATE_FAILED_LIST: Final = """
     UPDATE remote_device_lists SET failures = failures + 1, retry_at_ts = $2 WHERE user_id = $1 AND NOT is_whole
     RETURNING failures = 1 AND generation > 0 AS is_news

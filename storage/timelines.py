@@ -318,6 +318,11 @@ SELECT_EVENT_KEYS: Final = """
     FROM events e JOIN rooms r USING (room_nid)
     WHERE e.position >= $1 AND e.position < $2 GROUP BY r.room_id LIMIT $3
 """
+SELECT_STATE_KEYS: Final = """
+    SELECT 'state:' || r.room_id AS key, max(h.position) AS position
+    FROM state_history h JOIN rooms r USING (room_nid)
+    WHERE h.position >= $1 AND h.position < $2 GROUP BY r.room_id LIMIT $3
+"""
 SELECT_MEMBERSHIP_KEYS: Final = """
     SELECT 'user:' || user_id AS key, max(position) AS position
     FROM membership_changes

@@ -116,6 +116,7 @@ async def typing_in(
 
 # For the hub's tick: whom to wake for the rows between two positions.
 SELECT_TYPING_KEYS: Final = """
-    SELECT 'room:' || room_id AS key, position FROM typing_rooms JOIN rooms USING (room_nid)
+    SELECT kind || room_id AS key, position
+    FROM typing_rooms JOIN rooms USING (room_nid) CROSS JOIN unnest(ARRAY['room:', 'edu:']) AS kind
     WHERE position >= $1 AND position < $2 LIMIT $3
 """

@@ -16,17 +16,23 @@ from typing import Final
 from homeserver.core.ids import EventId, UserId
 from storage.database import Connection
 
-SELECT_UNREAD_COUNTS: Final = "SELECT room_nid, thread_root, notify, highlight FROM unread_counts($1, $2)"
+SELECT_UNREAD_COUNTS: Final = "SELECT room_nid, thread_root, notify, highlight, newest_nid FROM unread_counts($1, $2)"
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadRow:
-    """What is unread of one thread of a room; `thread_root` is None for the main timeline."""
+    """What is unread of one thread of a room.
+
+    Attributes:
+        thread_root: None for the main timeline.
+        newest_nid: the newest event that is counted, of whatever thread; of the main timeline only.
+    """
 
     room_nid: int
     thread_root: EventId | None
     notification_count: int
     highlight_count: int
+    newest_nid: int | None
 
 
 async def list_unread_counts(conn: Connection, user_id: UserId, room_nids: Collection[int]) -> list[UnreadRow]:
@@ -41,6 +47,7 @@ async def list_unread_counts(conn: Connection, user_id: UserId, room_nids: Colle
             thread_root=None if row["thread_root"] is None else EventId(row["thread_root"]),
             notification_count=max(0, row["notify"]),
             highlight_count=max(0, row["highlight"]),
+            newest_nid=row["newest_nid"],
         )
         for row in await conn.fetch(SELECT_UNREAD_COUNTS, user_id, list(room_nids))
     ]

@@ -22,6 +22,7 @@ import pytest
 
 from storage.embedded import EmbeddedPostgres
 from storage.migrate import migrate
+from tests.s3_server import Bucket, new_bucket, s3_server
 
 TEST_SECONDS_MAX = 60
 # What a test's fixtures may take beside it.
@@ -100,6 +101,19 @@ def postgres_url() -> Iterator[str]:
             yield postgres.start()
         finally:
             postgres.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """The URL of this test process's S3 server."""
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3_url: str) -> Bucket:
+    """A fresh bucket for one test."""
+    return new_bucket(s3_url)
 
 
 @pytest.fixture

@@ -49,6 +49,7 @@ class HomeserverProcess:
     port: int = 0
     process: asyncio.subprocess.Process | None = field(default=None, init=False)
     _starts: int = field(default=0, init=False)
+    _configured_port: int = field(default=0, init=False)
 
     @property
     def url(self) -> str:
@@ -82,9 +83,8 @@ class HomeserverProcess:
         """
         assert self.process is None, "it is running"
         self._starts += 1
-        listener = {"port": self.port, "resources": ["client", "media", "admin", "metrics", "health"]}
-        config = {**CONFIG, **self.settings, "listeners": [listener]}
-        (self.folder / "config.yaml").write_text(json.dumps(config))
+        self._configured_port = self.port
+        self.configure()
         with self._log_file.open("wb") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "homeserver", "run", "-c", str(self.folder / "config.yaml")),
@@ -96,6 +96,17 @@ class HomeserverProcess:
                 start_new_session=True,
             )
         await wait_until(self._is_ready, seconds_max=START_SECONDS_MAX)
+
+    def configure(self, **settings: Any) -> None:
+        """Writes its configuration, with other settings than usual; a server that runs takes it up by SIGHUP."""
+        listener = {"port": self._configured_port, "resources": ["client", "media", "admin", "metrics", "health"]}
+        config = {**CONFIG, **self.settings, **settings, "listeners": [listener]}
+        (self.folder / "config.yaml").write_text(json.dumps(config))
+
+    def hang_up(self) -> None:
+        """Asks it to take up its configuration anew (SIGHUP)."""
+        assert self.process is not None, "it is not running"
+        self.process.send_signal(signal.SIGHUP)
 
     async def stop(self) -> int:
         """Asks it to stop, waits until it has, and returns its exit status."""

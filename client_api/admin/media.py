@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from client_api.media_wishes import uri_of
 from homeserver.core.errors import InvalidParam
-from homeserver.core.ids import ServerName, UserId
+from homeserver.core.ids import RoomId, ServerName, UserId
 from homeserver.services.media.administration import MediaAdministration
 from homeserver.web.endpoint import Access, Request, Response, Section
 from storage.local_media import LocalMedia, Order
@@ -15,6 +15,7 @@ from storage.local_media import LocalMedia, Order
 _V1: Final = "/_synapse/admin/v1"
 _ONE: Final = "{server_name}/{media_id}"
 _OF_USER: Final = f"{_V1}/users/{{user_id}}/media"
+_OF_ROOM: Final = f"{_V1}/room/{{room_id}}/media"
 _ORDERS: Final = {
     "media_id": "media_id",
     "created_ts": "created_ts",
@@ -112,7 +113,38 @@ def section(media: MediaAdministration, server_name: ServerName) -> Section:
         )
         return Response(_deleted(deleted))
 
+    _add_rooms(s, media, server_name)
     return s
+
+
+def _add_rooms(s: Section, media: MediaAdministration, server_name: ServerName) -> None:
+    """The endpoints about the media of a room: what its events show, unless they are encrypted."""
+
+    @s.endpoint("GET", _OF_ROOM, access=Access.ADMIN)
+    async def admin_list_media_of_room(request: Request) -> Response:
+        """What the events of a room show."""
+        uris = [uri async for uri in media.all_of_room(RoomId.parse(request.path["room_id"]))]
+        return Response(
+            {
+                "local": [uri for uri in uris if uri.server_name == server_name],
+                "remote": [uri for uri in uris if uri.server_name != server_name],
+            }
+        )
+
+    @s.endpoint("DELETE", _OF_ROOM, access=Access.ADMIN)
+    async def admin_delete_media_of_room(request: Request) -> Response:
+        """Removes what this room shows, and neither another room nor a profile."""
+        deleted: list[str] = []
+        async for batch in media.delete_of_room(RoomId.parse(request.path["room_id"])):
+            deleted += batch
+        return Response(_deleted(deleted))
+
+    @s.endpoint("POST", f"{_OF_ROOM}/quarantine", aliases=(f"{_V1}/quarantine_media/{{room_id}}",), access=Access.ADMIN)
+    async def admin_quarantine_media_of_room(request: Request) -> Response:
+        """Quarantines what the events of a room show, but for what is protected."""
+        room_id = RoomId.parse(request.path["room_id"])
+        count = await media.quarantine_room(room_id, by=request.requester.user_id)
+        return Response({"num_quarantined": count})
 
 
 def _before_ts(request: Request) -> int:

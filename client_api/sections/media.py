@@ -26,6 +26,11 @@ def section(uploads: Uploads, downloads: Downloads, thumbnails: Thumbnails, conf
         asker = asker_of(request, request.requester.user_id)
         return await downloads.find(uri_of(request), asker)
 
+    async def answer(request: Request, medium: Medium, *, file_name: str | None = None) -> Response:
+        # The specification lets these endpoints redirect; who cannot follow says so.
+        allow_redirect = request.query_boolean("allow_redirect", default=True)
+        return await media_answer(request, downloads, medium, allow_redirect=allow_redirect, file_name=file_name)
+
     @s.endpoint(
         "POST",
         "/_matrix/media/v3/upload",
@@ -59,20 +64,19 @@ def section(uploads: Uploads, downloads: Downloads, thumbnails: Thumbnails, conf
     @s.endpoint("GET", _DOWNLOAD, access=Access.GUEST, rate_limit=RateLimit.MEDIA)
     async def get_content_authed(request: Request) -> Response:
         """A file."""
-        return await media_answer(request, downloads, await find(request))
+        return await answer(request, await find(request))
 
     @s.endpoint("GET", f"{_DOWNLOAD}/{{file_name}}", access=Access.GUEST, rate_limit=RateLimit.MEDIA)
     async def get_content_override_name_authed(request: Request) -> Response:
         """A file, under another name."""
-        medium = await find(request)
-        return await media_answer(request, downloads, medium, file_name=request.path["file_name"])
+        return await answer(request, await find(request), file_name=request.path["file_name"])
 
     @s.endpoint("GET", _THUMBNAIL, access=Access.GUEST, rate_limit=RateLimit.MEDIA)
     async def get_content_thumbnail_authed(request: Request) -> Response:
         """A picture, smaller."""
         wish = thumbnail_wish(request)
         thumbnail = await thumbnails.find(await find(request), wish)
-        return await media_answer(request, downloads, thumbnail)
+        return await answer(request, thumbnail)
 
     @s.endpoint("GET", "/_matrix/client/v1/media/config")
     async def get_config_authed(_: Request) -> Response:

@@ -22,11 +22,14 @@ def section(downloads: Downloads, thumbnails: Thumbnails, config: MediaConfig) -
     s = Section("Content repository without authentication")
 
     async def find(request: Request) -> Medium:
-        request.query_boolean("allow_redirect")  # a permission that is not made use of
         allow_remote = request.query_boolean("allow_remote", default=True)
         name = rate_limit_address(request.ip)
         asker = asker_of(request, name, authenticated=False, allow_remote=allow_remote)
         return await downloads.find(uri_of(request), asker)
+
+    async def answer(request: Request, medium: Medium, *, file_name: str | None = None) -> Response:
+        allow_redirect = request.query_boolean("allow_redirect")
+        return await media_answer(request, downloads, medium, allow_redirect=allow_redirect, file_name=file_name)
 
     def path(rest: str) -> str:
         return f"/_matrix/media/v3/{rest}"
@@ -37,7 +40,7 @@ def section(downloads: Downloads, thumbnails: Thumbnails, config: MediaConfig) -
     @s.endpoint("GET", path(_DOWNLOAD), aliases=older(_DOWNLOAD), access=Access.PUBLIC, rate_limit=RateLimit.MEDIA)
     async def get_content(request: Request) -> Response:
         """A file."""
-        return await media_answer(request, downloads, await find(request))
+        return await answer(request, await find(request))
 
     @s.endpoint(
         "GET",
@@ -48,15 +51,14 @@ def section(downloads: Downloads, thumbnails: Thumbnails, config: MediaConfig) -
     )
     async def get_content_override_name(request: Request) -> Response:
         """A file, under another name."""
-        medium = await find(request)
-        return await media_answer(request, downloads, medium, file_name=request.path["file_name"])
+        return await answer(request, await find(request), file_name=request.path["file_name"])
 
     @s.endpoint("GET", path(_THUMBNAIL), aliases=older(_THUMBNAIL), access=Access.PUBLIC, rate_limit=RateLimit.MEDIA)
     async def get_content_thumbnail(request: Request) -> Response:
         """A picture, smaller."""
         wish = thumbnail_wish(request)
         thumbnail = await thumbnails.find(await find(request), wish)
-        return await media_answer(request, downloads, thumbnail)
+        return await answer(request, thumbnail)
 
     @s.endpoint("GET", path("config"), aliases=older("config"), access=Access.GUEST)
     async def get_config(_: Request) -> Response:

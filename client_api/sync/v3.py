@@ -14,7 +14,7 @@ from homeserver.core.tokens import SyncToken
 from homeserver.services.accounts.filters import Filters
 from homeserver.services.ephemeral.presence import Presence
 from homeserver.services.sync.longpoll import LongPoll
-from homeserver.services.sync.request import SyncRequest
+from homeserver.services.sync.request import StateMember, SyncRequest
 from homeserver.web.endpoint import Access, RateLimit, Request, Response, Section
 
 PRESENCES: Final = ("online", "unavailable", "offline")
@@ -34,8 +34,7 @@ def section(longpoll: LongPoll, filters: Filters, presence: Presence, limits: Li
             since=None if not since else SyncToken.parse(since).position,
             timeout_ms=request.query_integer("timeout", 0, maximum=limits.sync_timeout_ms_max, clamp=True),
             full_state=request.query_boolean("full_state"),
-            use_state_after=request.query_boolean("use_state_after")
-            or request.query_boolean("org.matrix.msc4222.use_state_after"),
+            state_member=_state_member(request),
         )
         state = request.query_choice("set_presence", PRESENCES, "online")
         with presence.syncing(request.requester, state=state or "online"):
@@ -44,6 +43,14 @@ def section(longpoll: LongPoll, filters: Filters, presence: Presence, limits: Li
             return Response(await longpoll.sync(sync_request))
 
     return s
+
+
+def _state_member(request: Request) -> StateMember:
+    """Which state the client wants, and under which name."""
+    if request.query_boolean("use_state_after"):
+        return StateMember.AFTER
+    is_proposed = request.query_boolean("org.matrix.msc4222.use_state_after")
+    return StateMember.PROPOSED_AFTER if is_proposed else StateMember.BEFORE
 
 
 async def _filter(filters: Filters, user_id: UserId, text: str | None) -> Filter:

@@ -57,17 +57,16 @@ def section(downloads: Downloads, thumbnails: Thumbnails, *, server_name: Server
 
 async def _answer(downloads: Downloads, medium: Medium) -> Response:
     boundary = secrets.token_hex(16)
-    headers = {
-        "Content-Type": medium.content_type,
-        "Content-Disposition": content_disposition(medium.content_type, medium.file_name),
-    }
-    head, tail = multipart_head(boundary, headers), multipart_tail(boundary)
+    disposition = content_disposition(medium.content_type, medium.file_name)
+    tail = multipart_tail(boundary)
+    answer_type = {"Content-Type": f"multipart/mixed; boundary={boundary}"}
+    url = await downloads.url(medium, content_disposition=disposition)
+    if url is not None:
+        return Response(multipart_head(boundary, {"Location": url}) + tail, headers=answer_type)
+    head = multipart_head(boundary, {"Content-Type": medium.content_type, "Content-Disposition": disposition})
     opened = await downloads.open(medium)
     size_bytes = len(head) + medium.size_bytes + len(tail)
-    return Response(
-        _parts(head, opened, tail),
-        headers={"Content-Type": f"multipart/mixed; boundary={boundary}", "Content-Length": str(size_bytes)},
-    )
+    return Response(_parts(head, opened, tail), headers={**answer_type, "Content-Length": str(size_bytes)})
 
 
 async def _parts(head: bytes, opened: OpenBytes, tail: bytes) -> AsyncGenerator[bytes, None]:

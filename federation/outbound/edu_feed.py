@@ -46,7 +46,7 @@ from storage.outgoing_edus import (
 
 logger = logging.getLogger(__name__)
 
-KEYS: Final = frozenset(("room:", "user:", "presence:"))
+KEYS: Final = frozenset(("edu:", "state:", "user:", "presence:"))
 
 # More than one transaction writes of any kind.
 CHANGES_MAX: Final = 2_000
@@ -161,7 +161,7 @@ class EduFeed:
         Raises:
             DatabaseError: the database is away; nothing is passed over.
         """
-        upto = await self._hub.bound()
+        upto = await (self._hub.bound() if self._position is None else self._hub.recent_bound(since=self._position))
         async with self._lock, self._db.connection() as conn:
             await self._take_over(conn, upto)
             position = upto if self._position is None else self._position

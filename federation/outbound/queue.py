@@ -14,7 +14,7 @@ from prometheus_client import Gauge
 
 from federation.outbound.backoff import Destinations
 from federation.outbound.delivery import Delivery, Outcome
-from federation.outbound.destination_wakes import wake_destinations, woken_destinations
+from federation.outbound.destination_wakes import listen_for_shares, wake_destinations, woken_destinations
 from federation.outbound.edu_feed import EduFeed
 from federation.outbound.pending_edus import PendingEdus
 from federation.outbound.shares import Shares
@@ -176,6 +176,7 @@ class DestinationQueues:
     async def _look_regularly(self) -> None:
         looks = 0
         while True:
+            listen_for_shares(self._bus, self._shares.held)
             try:
                 await self.look()
                 if looks % LOOKS_PER_SWEEP == 0:
@@ -214,6 +215,7 @@ class DestinationQueues:
         if stopped:
             await asyncio.wait(stopped, timeout=STOP_SECONDS_MAX)
         if held:
+            listen_for_shares(self._bus, held)
             try:
                 await self.look()
             except DatabaseError as error:

@@ -17,18 +17,24 @@ from homeserver.core.ids import ServerName
 from storage.database import Connection, Database
 from storage.destination_shares import count_leases_named
 from storage.errors import DatabaseError
-from storage.leases import acquire_leases, delete_leases, renew_leases
+from storage.leases import (
+    LEASE_MS,
+    RENEWAL_SECONDS,
+    RENEWAL_SECONDS_MAX,
+    acquire_leases,
+    delete_leases,
+    new_holder,
+    renew_leases,
+)
 
 logger = logging.getLogger(__name__)
 
 SHARES: Final = 32
 """Never changes: positions are saved by share."""
 
-LEASE_MS: Final = 30_000
-RENEWAL_SECONDS: Final = 5.0
-# Without a renewal for so long a worker serves nobody: well before the others may take over.
-RENEWAL_SECONDS_MAX: Final = 20.0
 RELEASE_SECONDS_MAX: Final = 3.0
+_RETRY_SECONDS: Final = 0.5
+_ATTEMPT_SECONDS_MIN: Final = 0.5
 
 _WORKER: Final = "federation_worker:"
 _SHARE: Final = "federation_share:"
@@ -45,7 +51,7 @@ class Shares:
     def __init__(self, *, db: Database, clock: Clock) -> None:
         self._db = db
         self._clock = clock
-        self._holder = secrets.token_urlsafe(12)
+        self._holder = new_holder()
         self._held: frozenset[int] = frozenset()
         self._renewed_at = clock.monotonic()
         self._on_change: list[Callable[[frozenset[int]], Awaitable[None]]] = []
@@ -70,28 +76,31 @@ class Shares:
         """Takes, renews and gives back shares, until it is cancelled."""
         try:
             while True:
-                await self._round()
-                await self._clock.sleep(RENEWAL_SECONDS)
+                is_renewed = await self._round()
+                await self._clock.sleep(RENEWAL_SECONDS if is_renewed else _RETRY_SECONDS)
         finally:
             await self._release_all()
 
-    async def _round(self) -> None:
+    async def _round(self) -> bool:
+        """Renews, takes or gives back; False if the database does not let it."""
         started = self._clock.monotonic()
+        limit_seconds = max(self._renewed_at + RENEWAL_SECONDS_MAX - started, _ATTEMPT_SECONDS_MIN)
         try:
-            async with asyncio.timeout(RENEWAL_SECONDS_MAX / 2), self._db.connection() as conn:
+            async with asyncio.timeout(min(limit_seconds, RENEWAL_SECONDS)), self._db.connection() as conn:
                 held = await self._renew(conn)
                 surplus = frozenset(sorted(held)[await self._fair(conn) :])
                 if not surplus:
                     held |= await self._take(conn, held, await self._fair(conn) - len(held))
         except (DatabaseError, TimeoutError) as error:
             logger.warning("The shares of other servers could not be renewed: %s", type(error).__name__)
-            if self._clock.monotonic() - self._renewed_at > RENEWAL_SECONDS_MAX:
+            if self._clock.monotonic() - self._renewed_at >= RENEWAL_SECONDS_MAX:
                 await self._change(frozenset())
-            return
+            return False
         self._renewed_at = started
         await self._change(held - surplus)
         if surplus:
             await self._give_back(surplus)
+        return True
 
     async def _renew(self, conn: Connection) -> frozenset[int]:
         """Announces this worker and renews its shares; those that others have taken are gone."""

@@ -1,4 +1,4 @@
-"""From what YAML gives to the classes of `schema.py`, with every mistake noted under its path."""
+"""From what YAML gives to the classes of `schema/`, with every mistake noted under its path."""
 
 import dataclasses
 import difflib

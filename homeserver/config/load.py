@@ -4,6 +4,7 @@ All mistakes are told at once, each with its path and, for a key that does not e
 """
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,15 +39,23 @@ def load_config(file: Path, environment: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: it cannot be read, or holds mistakes.
     """
+    return parse_config(read_config_file(file), folder=file.absolute().parent, environment=environment)
+
+
+def read_config_file(file: Path) -> str:
+    """The text of a configuration file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
         if file.stat().st_size > CONFIG_BYTES_MAX:
             raise ConfigError([f"{file} is too large for a configuration"])
-        text = file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError([f"cannot read {file}: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{file} is not UTF-8"]) from error
-    return parse_config(text, folder=file.absolute().parent, environment=environment)
 
 
 def parse_config(text: str, *, folder: Path, environment: Mapping[str, str]) -> Config:
@@ -106,12 +115,24 @@ def _contradictions(config: Config) -> Iterator[str]:
     if not config.listeners:
         yield "listeners: must not be empty"
     yield from _shared_ports(config)
+    if config.media.storage == "s3":
+        yield from s3_mistakes(config)
     registration = config.registration
     if registration.enabled and registration.require_verification and not registration.requires_token:
         yield (
             "registration.require_verification: nothing is set up that verifies; set registration.requires_token, or "
             "require_verification to false if everybody may make any number of accounts"
         )
+
+
+def s3_mistakes(config: Config) -> Iterator[str]:
+    """Why media cannot be kept in a bucket as it is configured."""
+    if find_spec("aiobotocore") is None:
+        yield "media.storage: s3 needs more than is installed; install it by: pip install 'heliograph[s3]'"
+    if not config.media.s3.bucket:
+        yield "media.s3.bucket: is needed where media are kept in S3"
+    if (config.media.s3.access_key_id is None) != (config.media.s3.secret_access_key is None):
+        yield "media.s3.access_key_id: is needed together with media.s3.secret_access_key, or neither of them"
 
 
 def _shared_ports(config: Config) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The example configuration and docs/configuration.md, both made from `schema.py` and the texts below its fields."""
+"""The example configuration and docs/configuration.md, both made from `schema/` and the texts below its fields."""
 
 import ast
 import dataclasses
@@ -28,7 +28,7 @@ _YAML_HEAD: Final = """\
 _MARKDOWN_HEAD: Final = """\
 # Configuration
 
-<!-- Made from homeserver/config/schema.py by `make docs`. -->
+<!-- Made from homeserver/config/schema/ by `make docs`. -->
 
 The server reads `config.yaml` (`-c` or `HELIOGRAPH_CONFIG` name another file). `homeserver generate-config` writes one
 with every key, and `homeserver check-config` tells all mistakes in one. Only `server_name` is required. A key that does

@@ -59,7 +59,7 @@ from storage.bus.base import Bus
 from storage.database import Database
 
 # With one process, what it has read of a session is believed for this long; only the command line changes sessions too.
-SESSION_FRESH_MS: Final = 1000
+SESSION_FRESH_MS: Final = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +184,8 @@ def compose_accounts(
 
 def _access(means: Means, device_observers: Sequence[DeviceObserver]) -> _Access:
     config, db, bus, clock = means.config, means.db, means.bus, means.clock
-    lookup = SessionLookup(db=db, clock=clock, fresh_ms=SESSION_FRESH_MS if config.workers == 1 else 0)
+    # With Redis there may be other workers, perhaps on other machines, that end sessions.
+    lookup = SessionLookup(db=db, clock=clock, fresh_ms=SESSION_FRESH_MS if config.redis.url is None else 0)
     signer = TokenSigner(db=db, clock=clock, server_name=config.server_name)
     last_seen = LastSeen(db=db, clock=clock, interval_ms=config.sessions.last_seen_interval_ms)
     device_service = Devices(db=db, bus=bus, lookup=lookup, observers=device_observers)

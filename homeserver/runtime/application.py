@@ -23,6 +23,10 @@ class BackgroundTask:
     run: Callable[[], Awaitable[None]]
 
 
+async def _is_always() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Application:
     """One worker, ready to be served.
@@ -34,6 +38,7 @@ class Application:
         websocket: what serves WebSockets, where `client` is served.
         background: what runs beside the listeners; it is cancelled when they have ended.
         drain: called once when the server begins to stop: it ends the waiting of long polls.
+        is_healthy: whether it can do its work.
     """
 
     sections: Mapping[Resource, Sequence[Section]]
@@ -42,3 +47,4 @@ class Application:
     websocket: WebSocketServing | None = None
     background: Sequence[BackgroundTask] = ()
     drain: Callable[[], None] = lambda: None
+    is_healthy: Callable[[], Awaitable[bool]] = _is_always

@@ -54,11 +54,12 @@ from storage.profiles import SELECT_PROFILE_KEYS
 from storage.push_rules import SELECT_PUSH_RULE_KEYS
 from storage.receipts import SELECT_RECEIPT_KEYS
 from storage.statements import statement_names
-from storage.timelines import SELECT_EVENT_KEYS, SELECT_MEMBERSHIP_KEYS
+from storage.timelines import SELECT_EVENT_KEYS, SELECT_MEMBERSHIP_KEYS, SELECT_STATE_KEYS
 from storage.typing import SELECT_TYPING_KEYS
 
 STREAMS: Final = (
     StreamKeys("events", SELECT_EVENT_KEYS),
+    StreamKeys("state", SELECT_STATE_KEYS),
     StreamKeys("membership_changes", SELECT_MEMBERSHIP_KEYS),
     StreamKeys("account_data", SELECT_ACCOUNT_DATA_KEYS),
     StreamKeys("devices", SELECT_DEVICE_KEYS),
@@ -109,7 +110,9 @@ async def compose(
         others = other_servers or await connect_other_servers(
             means, own_keys=own_keys, make_http_client=make_http_client, stack=stack
         )
-        media = await compose_media(means, source=others.remotes.media, make_http_client=make_http_client, stack=stack)
+        media = await compose_media(
+            means, source=others.remotes.media, make_http_client=make_http_client, redis=redis, stack=stack
+        )
         services = _services(means, hub=hub, key=own_keys.signing, redis=redis, others=others)
         dispatcher = Dispatcher(
             authenticate_client=client_authenticator(services.accounts.authentication),
@@ -123,6 +126,9 @@ async def compose(
         def drain() -> None:
             hub.stop()
             websocket.stop()
+
+        async def is_healthy() -> bool:
+            return await health.find_problem(db) is None
 
         yield Application(
             sections={
@@ -143,6 +149,7 @@ async def compose(
                 *media.background,
             ],
             drain=drain,
+            is_healthy=is_healthy,
         )
 
 

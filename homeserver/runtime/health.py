@@ -10,23 +10,29 @@ from storage.errors import DatabaseError
 from storage.migrate import load_migrations, schema_version
 
 HEALTH_SECONDS_MAX: Final = 3.0
+NEWEST_VERSION: Final = len(load_migrations())
+
+
+async def find_problem(db: Database) -> str | None:
+    """Why this worker cannot do its work; None if the database answers, and its schema is the one known here."""
+    try:
+        async with asyncio.timeout(HEALTH_SECONDS_MAX), db.connection() as conn:
+            version = await schema_version(conn)
+    except (DatabaseError, MatrixError, TimeoutError):
+        return "The database does not answer"
+    return "The database is not migrated" if version < NEWEST_VERSION else None
 
 
 def section(db: Database) -> Section:
     """The endpoint, which asks the database each time."""
     s = Section("Health")
-    newest = len(load_migrations())
 
     @s.endpoint("GET", "/health", access=Access.PUBLIC)
     async def health(_: Request) -> Response:
         """Says whether the server can serve: the database answers, and its schema is the one this server knows."""
-        try:
-            async with asyncio.timeout(HEALTH_SECONDS_MAX), db.connection() as conn:
-                version = await schema_version(conn)
-        except (DatabaseError, MatrixError, TimeoutError):
-            return Response({"status": "unavailable", "reason": "The database does not answer"}, status=503)
-        if version < newest:
-            return Response({"status": "unavailable", "reason": "The database is not migrated"}, status=503)
+        problem = await find_problem(db)
+        if problem is not None:
+            return Response({"status": "unavailable", "reason": problem}, status=503)
         return Response({"status": "ok"})
 
     return s

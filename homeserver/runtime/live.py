@@ -23,11 +23,13 @@ from homeserver.services.sync.key_counts import KeyCountsOfDevices
 from homeserver.services.sync.longpoll import LongPoll
 from homeserver.services.sync.recent import RecentChanges
 from homeserver.services.sync.response import SyncResponses
+from homeserver.services.sync.room_tails import RoomTails
 from homeserver.services.sync.rooms import RoomSections
 from homeserver.services.sync.sent_members import SentMembers
 from homeserver.services.sync.state import StateSections
 from homeserver.services.sync.timeline import Timelines
 from homeserver.services.sync.to_device import ToDeviceMessages
+from homeserver.services.sync.unread import UnreadInRooms
 from homeserver.web.endpoint import Section
 
 
@@ -49,7 +51,8 @@ def compose_live(
     db, bus, clock = means.db, means.bus, means.clock
     typing_service = Typing(db=db, bus=bus, clock=clock, presence=presence)
     receipts_service = Receipts(db=db, bus=bus, clock=clock, presence=presence)
-    recent, sent_members = RecentChanges(), SentMembers()
+    tails, sent_members = RoomTails(), SentMembers()
+    recent = RecentChanges(tails=tails)
     interests = InterestsOfUsers(recent=recent)
     responses = SyncResponses(
         db=db,
@@ -58,11 +61,11 @@ def compose_live(
         to_device=ToDeviceMessages(recent=recent),
         key_counts=KeyCountsOfDevices(recent=recent),
         rooms=RoomSections(
-            timelines=Timelines(access=rooms.access),
+            timelines=Timelines(access=rooms.access, tails=tails),
             states=StateSections(states=rooms.states, sent_members=sent_members),
             renderer=rooms.renderer,
             stripped_state=rooms.stripped_state,
-            unread_counts=push.unread_counts,
+            unread=UnreadInRooms(counts=push.unread_counts, recent=recent, tails=tails),
         ),
         account=AccountSections(presence=presence, push_rules=push.rules),
         sent_members=sent_members,

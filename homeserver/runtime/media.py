@@ -5,27 +5,30 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
+from redis.asyncio import Redis
+
 from client_api.admin import media as admin_media
 from client_api.sections import media, media_previews, media_unauthenticated
 from federation.inbound import media as served_media
 from homeserver.config.schema import ByteRateConfig
 from homeserver.runtime.accounts import Means
 from homeserver.runtime.application import BackgroundTask
+from homeserver.runtime.media_store import media_store
 from homeserver.runtime.other_servers import MakeHttpClient
 from homeserver.runtime.web_pages import HttpWebPages
 from homeserver.services.media.administration import MediaAdministration
-from homeserver.services.media.byte_rates import ByteRates
+from homeserver.services.media.byte_rates import ByteBuckets, ByteRates, LocalByteBuckets
 from homeserver.services.media.contents import Contents
 from homeserver.services.media.downloads import Downloads
 from homeserver.services.media.picture_processes import PictureProcesses
 from homeserver.services.media.ports import RemoteMediaSource
 from homeserver.services.media.previews import UrlPreviews
+from homeserver.services.media.redis_byte_buckets import RedisByteBuckets
 from homeserver.services.media.remote_copies import RemoteCopies
 from homeserver.services.media.retention import MediaRetention
 from homeserver.services.media.thumbnails import Thumbnails
 from homeserver.services.media.uploads import Uploads
 from homeserver.web.endpoint import Section
-from storage.media.filesystem import FileSystemBytes
 
 FILES_AT_ONCE: Final = 4
 """How many of the largest files somebody may bring, or have fetched, at the same time beyond the burst."""
@@ -42,7 +45,12 @@ class Media:
 
 
 async def compose_media(
-    means: Means, *, source: RemoteMediaSource, make_http_client: MakeHttpClient, stack: AsyncExitStack
+    means: Means,
+    *,
+    source: RemoteMediaSource,
+    make_http_client: MakeHttpClient,
+    redis: Redis | None,
+    stack: AsyncExitStack,
 ) -> Media:
     """Builds the services and their endpoints.
 
@@ -50,14 +58,19 @@ async def compose_media(
         means: what it is made with.
         source: asks other servers for their media.
         make_http_client: makes what fetches pages for previews.
+        redis: where workers count together, if there are several.
         stack: takes down what is opened here.
     """
     db, clock, config, server_name = means.db, means.clock, means.config.media, means.config.server_name
-    contents = Contents(db=db, store=FileSystemBytes(means.config.data_dir / "media"), clock=clock)
+    store = await stack.enter_async_context(media_store(means.config, clock))
+    contents = Contents(db=db, store=store, clock=clock)
+    buckets: ByteBuckets = LocalByteBuckets(clock)
+    if redis is not None:
+        buckets = RedisByteBuckets(redis, fallback=buckets, clock=clock)
     uploads = Uploads(
         db=db,
         contents=contents,
-        rates=_rates(config.uploads, config.upload_bytes_max, means),
+        rates=_rates(f"{server_name} uploads", config.uploads, config.upload_bytes_max, buckets),
         config=config,
         server_name=server_name,
         clock=clock,
@@ -66,7 +79,7 @@ async def compose_media(
         db=db,
         contents=contents,
         source=source,
-        rates=_rates(config.remote_fetches, config.remote_bytes_max, means),
+        rates=_rates(f"{server_name} fetches", config.remote_fetches, config.remote_bytes_max, buckets),
         config=config,
         clock=clock,
     )
@@ -107,11 +120,12 @@ async def compose_media(
     )
 
 
-def _rates(config: ByteRateConfig, file_bytes_max: int, means: Means) -> ByteRates:
+def _rates(name: str, config: ByteRateConfig, file_bytes_max: int, buckets: ByteBuckets) -> ByteRates:
     """Rates under which a few files may always come at the same time."""
     return ByteRates(
+        buckets=buckets,
+        name=name,
         bytes_per_second=config.per_second_bytes,
         burst_bytes=config.burst_bytes,
         overflow_bytes=FILES_AT_ONCE * file_bytes_max,
-        clock=means.clock,
     )

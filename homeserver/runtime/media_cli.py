@@ -8,11 +8,12 @@ from typing import Any, Final
 from homeserver.config.schema import Config
 from homeserver.core.clock import Clock
 from homeserver.core.ids import MxcUri, UserId
+from homeserver.runtime.media_store import Storage, media_store
 from homeserver.services.media.administration import MediaAdministration
 from homeserver.services.media.contents import Contents
+from homeserver.services.media.moving import Moved, move_contents
 from storage.database import Database
 from storage.local_media import LocalMedia
-from storage.media.filesystem import FileSystemBytes
 from storage.migrate import migrate
 from storage.remote_media import RemoteMedia
 
@@ -31,7 +32,8 @@ async def media_administration(config: Config, clock: Clock) -> AsyncIterator[Me
     await migrate(config.database.url)
     async with Database(config.database.url, config.database) as db:
         yield MediaAdministration(db=db, server_name=config.server_name, clock=clock)
-        await Contents(db=db, store=FileSystemBytes(config.data_dir / "media"), clock=clock).sweep()
+        async with media_store(config, clock) as store:
+            await Contents(db=db, store=store, clock=clock).sweep()
 
 
 async def list_media(
@@ -99,6 +101,23 @@ async def quarantine(config: Config, clock: Clock, uri: MxcUri, *, release: bool
             await administration.release(uri)
         else:
             await administration.quarantine(uri, by=BY)
+
+
+async def move(config: Config, clock: Clock, *, storage: Storage) -> AsyncIterator[Moved]:
+    """Brings all files to a store; those that the server does not use any more are removed from where they were.
+
+    Raises:
+        BytesDiffer, StoreUnavailable: it cannot go on.
+    """
+    other: Storage = "files" if storage == "s3" else "s3"
+    await migrate(config.database.url)
+    async with (
+        Database(config.database.url, config.database) as db,
+        media_store(config, clock, storage=other) as source,
+        media_store(config, clock, storage=storage) as target,
+    ):
+        async for moved in move_contents(db, source, target, remove=config.media.storage == storage):
+            yield moved
 
 
 def media_line(media: dict[str, Any]) -> str:

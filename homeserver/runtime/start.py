@@ -7,80 +7,105 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn, TypeVar
 
 import structlog
 import uvloop
 
-from homeserver.config.environment import PREFIX
-from homeserver.config.load import load_config
+from homeserver.config.load import parse_config
 from homeserver.config.schema import Config
 from homeserver.config.values import Secret
 from homeserver.core.clock import Clock
 from homeserver.runtime.clock import SystemClock
 from homeserver.runtime.compose import compose
+from homeserver.runtime.fleet import Fleet
 from homeserver.runtime.listeners import Listener, bind_all, close_all, descriptors, inherit
 from homeserver.runtime.logging import configure_logging
-from homeserver.runtime.metrics import FOLDER_VARIABLE, forget_worker, workers_folder
 from homeserver.runtime.server import serve
-from homeserver.runtime.supervisor import Supervisor
+from homeserver.runtime.settings import EMBEDDED, Settings, read_settings, take_up_settings
+from homeserver.runtime.signals import on_signal, on_stop_signal, prepare_signals
+from homeserver.runtime.supervisor import RETIRE_SIGNAL
+from homeserver.runtime.worker_process import Reports
 from storage.embedded import LOCK_SECONDS_MAX, AlreadyOwned, EmbeddedPostgres
 from storage.errors import DatabaseUnavailable
+from storage.leases import PROCESS
 from storage.migrate import Migration, migrate, status
+
+T = TypeVar("T")
 
 logger = structlog.get_logger()
 
-EMBEDDED: Final = "embedded"
 DATABASE_SECONDS_MAX: Final = 60.0
-# What a worker needs beyond the time for its requests: ending followers and closing connections.
-STOP_SECONDS_EXTRA: Final = 15.0
 
 
 class ServerError(Exception):
     """The server cannot start, or cannot go on; the message says why and what to do."""
 
 
-def run_server(config_file: Path, environment: Mapping[str, str]) -> None:
-    """Runs the server until SIGTERM or SIGINT.
+def run_server(config_file: Path, environment: Mapping[str, str], *, sockets: str | None = None) -> None:
+    """Runs the server until SIGTERM or SIGINT. On SIGHUP it takes up its configuration anew.
+
+    Args:
+        config_file: the configuration.
+        environment: the settings over it.
+        sockets: what the process listens on that has become this one, as `descriptors` wrote it.
 
     Raises:
         ConfigError, ServerError, ListenError, EmbeddedPostgresError, DatabaseError: it cannot start.
     """
-    # Until the event loop takes it over, SIGTERM too ends the blocks below in good order.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    config = load_config(config_file, environment)
+    prepare_signals()
+    settings = read_settings(config_file, environment)
+    config = settings.config
     configure_logging(config.logging)
     config.data_dir.mkdir(parents=True, exist_ok=True)
-    listeners = bind_all(config.listeners)
-    with database_of(config) as config:
-        uvloop.run(prepare_database(config.database.url, SystemClock()))
+    listeners = bind_all(config.listeners) if sockets is None else inherit(config.listeners, sockets)
+    successors: tuple[Listener, ...] | None = None
+    with database_of(config) as running:
+        uvloop.run(prepare_database(running.database.url, SystemClock()))
         if config.workers == 1:
-            _run(_serve(config, listeners))
+            reread = partial(take_up_settings, config_file, environment, current=config, listeners=listeners)
+            successors = _run(_serve_alone(running, listeners, reread))
         else:
-            _run(_supervise(config, config_file, environment, listeners))
+            fleet = Fleet(
+                config_file=config_file,
+                environment=environment,
+                settings=settings,
+                database=running.database,
+                listeners=listeners,
+            )
+            _run(fleet.run())
+    prepare_signals()
+    if successors is not None:
+        _become_anew(config_file, environment, successors)
     logger.info("stopped")
 
 
-def run_worker(config_file: Path, environment: Mapping[str, str], *, number: int, sockets: str, lifeline: int) -> None:
-    """Runs one of several workers; only the supervisor calls this.
+def run_worker(
+    config_file: Path, environment: Mapping[str, str], *, number: int, sockets: str, lifeline: int, reports: int
+) -> None:
+    """Runs one of several workers; only the supervisor calls this. The configuration comes on standard input.
 
     Args:
-        config_file: the configuration.
+        config_file: where the configuration stood, for relative paths.
         environment: the supervisor's, with the URL of the database.
         number: the worker's, for the log.
         sockets: the sockets it inherits, as `descriptors` wrote them.
         lifeline: a pipe that ends with the supervisor.
+        reports: a pipe to the supervisor.
     """
-    config = load_config(config_file, environment)
+    prepare_signals()
+    config = parse_config(sys.stdin.read(), folder=config_file.absolute().parent, environment=environment)
     configure_logging(config.logging)
     structlog.contextvars.bind_contextvars(worker=number)
-    _run(_serve(config, inherit(config.listeners, sockets), lifeline=lifeline))
+    reporting = Reports(reports, lease_holder=PROCESS)
+    _run(_serve_among_others(config, inherit(config.listeners, sockets), lifeline=lifeline, reports=reporting))
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
+def _run(work: Coroutine[Any, Any, T]) -> T:
     try:
-        uvloop.run(work)
+        return uvloop.run(work)
     except ExceptionGroup as error:
         logger.error("the server failed", exc_info=error)
         raise ServerError("The server failed; the log says why") from error
@@ -138,62 +163,59 @@ async def _migrate_patiently(url: str, clock: Clock) -> list[Migration]:
             await clock.sleep(1)
 
 
-async def _serve(config: Config, listeners: Sequence[Listener], *, lifeline: int | None = None) -> None:
-    stop = asyncio.Event()
-    on_stop_signal(stop.set)
-    if lifeline is not None:
-        asyncio.get_running_loop().add_reader(lifeline, stop.set)
+async def _serve_alone(
+    config: Config, listeners: Sequence[Listener], reread: Callable[[], tuple[Settings, tuple[Listener, ...]] | None]
+) -> tuple[Listener, ...] | None:
+    """Serves as the only process; returns, if it is to start anew, what it then listens on."""
+    stop, retire = asyncio.Event(), asyncio.Event()
+    successors: tuple[Listener, ...] | None = None
+
+    def reload() -> None:
+        nonlocal successors
+        if successors is None and not stop.is_set():
+            logger.info("reloading")
+            found = reread()
+            if found is not None:
+                successors = found[1]
+                retire.set()
+
+    def end() -> None:
+        nonlocal successors
+        if successors is not None:
+            close_all(successors)
+            successors = None
+        stop.set()
+
+    on_stop_signal(end)
+    on_signal(signal.SIGHUP, reload)
     async with compose(config, SystemClock()) as application:
-        await serve(application, listeners=listeners, limits=config.limits, stop=stop)
+        await serve(application, listeners=listeners, limits=config.limits, stop=stop, retire=retire)
+    return successors
 
 
-async def _supervise(
-    config: Config, config_file: Path, environment: Mapping[str, str], listeners: Sequence[Listener]
+async def _serve_among_others(
+    config: Config, listeners: Sequence[Listener], *, lifeline: int, reports: Reports
 ) -> None:
-    stop = asyncio.Event()
+    stop, retire = asyncio.Event(), asyncio.Event()
     on_stop_signal(stop.set)
-    inherited = [bound.fileno() for listener in listeners for bound in listener.sockets]
-    with workers_folder() as (metrics_folder, metrics_lock), _pipe() as lifeline:
-        worker_environment = {
-            **environment,
-            f"{PREFIX}DATABASE_URL": config.database.url,
-            FOLDER_VARIABLE: str(metrics_folder),
-        }
-
-        def start_worker(number: int) -> Coroutine[Any, Any, asyncio.subprocess.Process]:
-            options = {"--number": number, "--sockets": descriptors(listeners), "--lifeline": lifeline}
-            words = [str(word) for option in options.items() for word in option]
-            return asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "homeserver", "run-worker", "--config", str(config_file), *words),
-                env=worker_environment,
-                pass_fds=(*inherited, lifeline, metrics_lock),
-                stdin=asyncio.subprocess.DEVNULL,
-            )
-
-        await Supervisor(
-            workers=config.workers,
-            start_worker=start_worker,
-            # The workers' sockets are the same: only when all have closed them, callers are refused.
-            stopping=lambda: close_all(listeners),
-            ended=lambda pid: forget_worker(pid, metrics_folder),
-            stop_seconds_max=config.limits.shutdown_timeout_ms / 1000 + STOP_SECONDS_EXTRA,
-            clock=SystemClock(),
-        ).run(stop)
+    on_signal(RETIRE_SIGNAL, retire.set)
+    asyncio.get_running_loop().add_reader(lifeline, stop.set)
+    async with compose(config, SystemClock()) as application:
+        await serve(
+            application,
+            listeners=listeners,
+            limits=config.limits,
+            stop=stop,
+            retire=retire,
+            on_ready=reports.ready,
+        )
 
 
-@contextmanager
-def _pipe() -> Iterator[int]:
-    """The reading end of a pipe whose writing end only this process has: it ends when this process does."""
-    reading, writing = os.pipe()
-    try:
-        yield reading
-    finally:
-        os.close(reading)
-        os.close(writing)
-
-
-def on_stop_signal(stop: Callable[[], None]) -> None:
-    """Calls `stop` on SIGTERM and SIGINT, in the running event loop."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+def _become_anew(config_file: Path, environment: Mapping[str, str], listeners: Sequence[Listener]) -> NoReturn:
+    """Becomes the same program from its beginning. Whoever connects meanwhile waits in the queues of the sockets."""
+    for listener in listeners:
+        for bound in listener.sockets:
+            os.set_inheritable(bound.fileno(), True)
+    sys.stdout.flush()
+    words = ("-m", "homeserver", "run", "--config", str(config_file), "--sockets", descriptors(listeners))
+    os.execve(sys.executable, (sys.executable, *words), dict(environment))  # noqa: S606 (there is no shell to want)

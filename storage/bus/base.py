@@ -4,7 +4,7 @@ Whoever is woken reads the database; whoever is not is served by the hub's tick 
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from prometheus_client import Counter
 
 WAKES_QUEUED_MAX: Final = 10_000
+INTEREST_SECONDS: Final = 30.0
 
 WAKES_LOST: Final = Counter("heliograph_bus_wakes_lost", "Wakes that were dropped; the hub's tick makes up for them.")
 
@@ -27,6 +28,11 @@ class Wake:
 
     keys: frozenset[str]
     position: int
+
+
+def kind_of(key: str) -> str:
+    """The key that stands for all keys of a kind: `room:` for `room:!a:b`."""
+    return key[: key.find(":") + 1]
 
 
 class Subscription:
@@ -59,7 +65,19 @@ class Bus(Protocol):
         ...
 
     def subscribe(self) -> AbstractContextManager[Subscription]:
-        """All wakes from now on, those of this process too."""
+        """All wakes that come here from now on: those of this process, and what it listens for of others."""
+        ...
+
+    def listen_for(self, keys: Collection[str]) -> None:
+        """Says that wakes for keys are wanted in this process, for a while; `room:` stands for all of its kind.
+
+        Whoever still wants them says so again every `INTEREST_SECONDS`. It takes a moment to take effect, and wakes may
+        come for other keys too.
+        """
+        ...
+
+    def on_gap(self, callback: Callable[[], None]) -> None:
+        """Has a function called whenever wakes may have been missed: what is wanted now is heard only from now on."""
         ...
 
     async def run(self) -> None:

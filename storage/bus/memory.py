@@ -1,7 +1,7 @@
 """The bus of a server with one process."""
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from storage.bus.base import Subscription, Wake
@@ -33,6 +33,12 @@ class MemoryBus:
             yield subscription
         finally:
             self._subscriptions.discard(subscription)
+
+    def listen_for(self, keys: Collection[str]) -> None:
+        """Does nothing: all wakes come here."""
+
+    def on_gap(self, callback: Callable[[], None]) -> None:
+        """Does nothing: no wake is missed."""
 
     async def run(self) -> None:
         """Waits to be cancelled: there is nothing to carry."""

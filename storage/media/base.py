@@ -1,6 +1,7 @@
 """Where the bytes of media are kept: by their SHA-256, whatever they are called.
 
-`filesystem.py` keeps them in a folder. Which bytes are still needed is known by the tables (`storage.media_contents`).
+`filesystem.py` keeps them in a folder, `s3.py` in a bucket. Which bytes are still needed is known by the tables
+(`storage.media_contents`).
 """
 
 from collections.abc import AsyncIterator
@@ -14,6 +15,10 @@ READ_BYTES: Final = 256 * 1024
 
 class NoSuchBytes(Exception):
     """The bytes are not there."""
+
+
+class StoreUnavailable(Exception):
+    """The store does not answer, or refuses; whether something was written is not known."""
 
 
 class IncomingFile(Protocol):
@@ -45,7 +50,7 @@ class OpenBytes(Protocol):
 
 
 class MediaBytes(Protocol):
-    """A store of bytes."""
+    """A store of bytes; where it is not on this machine, each method may raise `StoreUnavailable`."""
 
     def incoming(self) -> AbstractAsyncContextManager[IncomingFile]:
         """A new file aside; unless it was kept, nothing is left of it after the block."""
@@ -71,6 +76,10 @@ class MediaBytes(Protocol):
         """Removes bytes, if they are there."""
         ...
 
+    async def url(self, sha256: bytes, *, content_type: str, content_disposition: str) -> str | None:
+        """Where a client may fetch bytes itself, for some minutes, with these headers; None: nowhere."""
+        ...
+
     async def sweep_incoming(self, *, older_than_seconds: float) -> int:
-        """Removes files aside that nobody has written to for so long; returns how many."""
+        """Removes what interrupted writers have left, if nobody has written to it for so long; returns how many."""
         ...

@@ -5,19 +5,15 @@ disk before that, and its folder after it.
 """
 
 import asyncio
-import hashlib
 import os
-import secrets
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 from storage.media.base import READ_BYTES, NoSuchBytes
-
-_WRITE_BYTES: Final = 256 * 1024
+from storage.media.spool import Spool, SpooledFile
 
 
 class FileSystemBytes:
@@ -25,16 +21,16 @@ class FileSystemBytes:
 
     def __init__(self, folder: Path) -> None:
         self._contents = folder / "content"
-        self._incoming = folder / "incoming"
+        self._spool = Spool(folder / "incoming")
 
     @asynccontextmanager
     async def incoming(self) -> AsyncIterator["IncomingPath"]:
         """A new file aside; see `MediaBytes`."""
-        file = await asyncio.to_thread(self._create)
+        file = await self._spool.create()
         try:
-            yield file
+            yield IncomingPath(file, self)
         finally:
-            await asyncio.to_thread(file.discard)
+            await file.discard()
 
     async def open(self, sha256: bytes, *, start: int = 0, length: int | None = None) -> "OpenPath":
         """Opens bytes for reading; see `MediaBytes`."""
@@ -55,98 +51,50 @@ class FileSystemBytes:
 
     async def sweep_incoming(self, *, older_than_seconds: float) -> int:
         """Removes what interrupted writers have left; see `MediaBytes`."""
-        return await asyncio.to_thread(self._sweep_incoming, older_than_seconds)
+        return await self._spool.sweep(older_than_seconds=older_than_seconds)
+
+    async def url(self, sha256: bytes, *, content_type: str, content_disposition: str) -> str | None:
+        """None: nobody can fetch files but from this server."""
+        return None
 
     def path_of(self, sha256: bytes) -> Path:
         """Where bytes lie."""
         name = sha256.hex()
         return self._contents / name[:2] / name[2:4] / name
 
-    def _create(self) -> "IncomingPath":
-        self._incoming.mkdir(parents=True, exist_ok=True)
-        return IncomingPath(self._incoming / secrets.token_hex(16), self)
-
-    def _sweep_incoming(self, older_than_seconds: float) -> int:
-        # Compared with the times of files, so it is the system's clock that counts.
-        written_before = time.time() - older_than_seconds  # noqa: TID251
-        count = 0
-        for entry in self._entries_aside():
-            if entry.stat().st_mtime < written_before:
-                Path(entry).unlink(missing_ok=True)
-                count += 1
-        return count
-
-    def _entries_aside(self) -> Iterator["os.DirEntry[str]"]:
-        if self._incoming.is_dir():
-            with os.scandir(self._incoming) as entries:
-                yield from entries
-
 
 class IncomingPath:
-    """A file that is being written; see `IncomingFile`. Small pieces are gathered, and written by a thread."""
+    """A file that is being written; see `IncomingFile`."""
 
-    def __init__(self, path: Path, store: FileSystemBytes) -> None:
-        self._path = path
+    def __init__(self, file: SpooledFile, store: FileSystemBytes) -> None:
+        self._file = file
         self._store = store
-        self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._digest = hashlib.sha256()
-        self._size_bytes = 0
-        self._gathered = bytearray()
 
     async def write(self, data: bytes) -> None:
         """Adds some bytes."""
-        self._gathered += data
-        if len(self._gathered) >= _WRITE_BYTES:
-            await self._flush()
+        await self._file.write(data)
 
     async def finish(self) -> tuple[bytes, int]:
         """Writes the rest and syncs; see `IncomingFile`."""
-        await self._flush()
-        await asyncio.to_thread(self._close, sync=True)
-        return self._digest.digest(), self._size_bytes
+        await self._file.finish(sync=True)
+        return self._file.sha256, self._file.size_bytes
 
     async def keep(self) -> None:
         """Renames the file to its place; see `IncomingFile`."""
-        await asyncio.to_thread(self._keep, self._store.path_of(self._digest.digest()))
+        await asyncio.to_thread(_place, self._file.path, self._store.path_of(self._file.sha256))
 
-    def discard(self) -> None:
-        """Removes the file, unless it has got its place."""
-        self._close(sync=False)
-        self._path.unlink(missing_ok=True)
 
-    async def _flush(self) -> None:
-        gathered, self._gathered = bytes(self._gathered), bytearray()
-        if gathered:
-            await asyncio.to_thread(self._append, gathered)
-
-    def _append(self, data: bytes) -> None:
-        assert self._descriptor is not None, "the file is finished"
-        self._digest.update(data)
-        self._size_bytes += len(data)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
-
-    def _close(self, *, sync: bool) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            try:
-                if sync:
-                    os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-    def _keep(self, place: Path) -> None:
-        new_folders = []
-        for folder in (place.parent, *place.parent.parents):
-            if folder.is_dir():
-                break
-            new_folders.append(folder)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        self._path.replace(place)
-        for folder in (place.parent, *(folder.parent for folder in new_folders)):
-            with _opened_folder(folder) as descriptor:
-                os.fsync(descriptor)
+def _place(path: Path, place: Path) -> None:
+    new_folders = []
+    for folder in (place.parent, *place.parent.parents):
+        if folder.is_dir():
+            break
+        new_folders.append(folder)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(place)
+    for folder in (place.parent, *(folder.parent for folder in new_folders)):
+        with _opened_folder(folder) as descriptor:
+            os.fsync(descriptor)
 
 
 @contextmanager

@@ -106,11 +106,12 @@ $$;
 -- How many events of some rooms a joined user has not read and is notified of, by thread; NULL is the main timeline.
 --
 -- A user has read a thread up to the furthest of: the event of joining, a receipt that regards no threads, a receipt for
--- the thread, and the last event that the user has sent into it. What was swept counts as read.
+-- the thread, and the last event that the user has sent into it. What was swept counts as read. With the main timeline's
+-- row comes the newest event that is counted.
 --
 -- The plan is made once: making it takes much longer than what it does, which is a few reads of indexes for each room.
 CREATE FUNCTION unread_counts(of_user_id text, of_room_nids integer[])
-RETURNS TABLE (room_nid integer, thread_root text, notify bigint, highlight bigint)
+RETURNS TABLE (room_nid integer, thread_root text, notify bigint, highlight bigint, newest_nid bigint)
 STABLE LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 #variable_conflict use_column
 BEGIN
@@ -173,10 +174,11 @@ BEGIN
             + coalesce(own.notify_total, 0) - coalesce(own_at_read.notify_total, 0) - own_redacted.notify AS notify,
         highlighted.highlight
             + coalesce(own.highlight_total, 0) - coalesce(own_at_read.highlight_total, 0) - own_redacted.highlight
-            AS highlight
+            AS highlight,
+        coalesce(newest.event_nid, 0)
     FROM room
     LEFT JOIN LATERAL (
-        SELECT e.notifying_count FROM events e WHERE e.room_nid = room.room_nid AND e.position IS NOT NULL
+        SELECT e.event_nid, e.notifying_count FROM events e WHERE e.room_nid = room.room_nid AND e.position IS NOT NULL
         ORDER BY e.position DESC, e.event_nid DESC LIMIT 1
     ) newest ON true
     CROSS JOIN LATERAL (
@@ -218,7 +220,7 @@ BEGIN
             AND x.redacted AND x.thread_root IS NULL
     ) own_redacted
     UNION ALL
-    SELECT e.room_nid, e.thread_root, sum(e.notify), sum(e.highlight)
+    SELECT e.room_nid, e.thread_root, sum(e.notify), sum(e.highlight), NULL::bigint
     FROM thread_event e JOIN thread t USING (room_nid, thread_root)
     WHERE e.event_nid > t.read_nid
     GROUP BY e.room_nid, e.thread_root;

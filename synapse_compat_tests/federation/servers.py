@@ -224,7 +224,7 @@ async def running_heliograph(
     bound = bind_all(
         [
             ListenerConfig(port=0, resources=("federation", "media"), tls=certificate.tls_config),
-            ListenerConfig(port=0, resources=("client", "admin", "health", "metrics")),
+            ListenerConfig(port=0, resources=("client", "media", "admin", "health", "metrics")),
         ]
     )
     listeners = tuple(

@@ -17,8 +17,9 @@ NAMES_WITHOUT_SUBJECT = ("handler", "manager", "helper", "util", "common", "misc
 
 # What would tie the repository to the machine or the network that it was written on.
 FOREIGN_TEXTS = re.compile(r"/(?:root|work)/|/tmp/ref|file:///|index-url|extra-index|PIP_INDEX|https?://[^ /]*pypi")
-TEXT_FILES = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".cfg", ".ini", ".sql", ".sh", ".service", ".json", ""}
-MADE = {".git", ".venv", ".venv-synapse", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "__pycache__"}
+TEXT_FILES = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".cfg", ".ini", ".sql", ".sh", ".service", ".json", ".mjs", ""}
+CACHES = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
+MADE = CACHES | {".git", ".venv", ".venv-synapse", "node_modules"}
 
 
 def modules() -> list[Path]:
@@ -96,14 +97,14 @@ def test_nothing_names_the_machine_it_was_made_on() -> None:
 
 def test_every_dependency_has_its_reason() -> None:
     reasons = (TOP / "docs" / "dependencies.md").read_text()
-    declared = re.findall(r'^    "([a-z0-9-]+)>=', (TOP / "pyproject.toml").read_text(), re.MULTILINE)
+    declared = re.findall(r'^    "([a-z0-9-]+)(?:\[[a-z0-9]+\])?>=', (TOP / "pyproject.toml").read_text(), re.MULTILINE)
     assert len(declared) > 20
     assert [name for name in declared if f"**{name}**" not in reasons] == []
 
 
 def test_every_dependency_has_its_version() -> None:
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in _constraints()}
-    declared = re.findall(r'^    "([a-z0-9-]+)>=', (TOP / "pyproject.toml").read_text(), re.MULTILINE)
+    declared = re.findall(r'^    "([a-z0-9-]+)(?:\[[a-z0-9]+\])?>=', (TOP / "pyproject.toml").read_text(), re.MULTILINE)
     assert [name for name in declared if name not in pinned] == []
 
 

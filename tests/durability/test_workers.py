@@ -1,18 +1,25 @@
 """Several workers on one database: whoever is served by one sees what another has written, once and in order."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+import asyncpg
 import pytest
 
 from tests.durability.writers import Writer, check_follower, check_nothing_lost, following, writing
 from tests.processes import HomeserverProcess, RedisProcess, homeserver, redis
-from tests.real_client import Client, Follower, new_device, new_user
+from tests.real_client import Client, Follower, anonymous_client, new_device, new_user
 from tests.waiting import wait_until
 
 CONNECTIONS_MAX = 200
+# A worker that dies is noticed by its supervisor; of a machine that is gone the leases must expire.
+TAKEOVER_SECONDS_MAX = 10.0
+EXPIRY_SECONDS_MAX = 15.0
 FOLLOWERS = 4
 WRITERS = 4
 
@@ -126,3 +133,119 @@ async def test_a_killed_worker_is_replaced_and_loses_nothing(database_url: str, 
                 check_follower(follower, writers)
             await check_nothing_lost(writers, owner)
             await wait_until(lambda: len(server.workers()) == 2)
+
+
+async def test_a_message_sent_to_two_workers_is_there_once(database_url: str, tmp_path: Path) -> None:
+    """A client that has not seen the answer sends again, and comes to another worker."""
+    async with two_workers(database_url, tmp_path) as (server, _), AsyncExitStack() as stack:
+        owner = await stack.enter_async_context(new_user(server.url, "owner"))
+        again = await stack.enter_async_context(anonymous_client(server.url))
+        again.user_id, again.device_id, again.token = owner.user_id, owner.device_id, owner.token
+        for number, client in enumerate((owner, again), 1):
+            await settle(server, client, number)
+        room_id = await owner.create_room()
+        for number in range(30):
+            async with asyncio.TaskGroup() as tasks:
+                sends = [
+                    tasks.create_task(client.send(room_id, f"text {number}", txn_id=f"m{number}"))
+                    for client in (owner, again)
+                ]
+            assert sends[0].result() == sends[1].result()
+            assert await again.send(room_id, f"text {number}", txn_id=f"m{number}") == sends[0].result()
+        bodies = [event["content"]["body"] for event in await owner.history(room_id) if "body" in event["content"]]
+        assert bodies == [f"text {number}" for number in range(30)]
+
+
+async def test_a_session_that_one_worker_ends_is_served_by_none(database_url: str, tmp_path: Path) -> None:
+    async with two_workers(database_url, tmp_path) as (server, _), AsyncExitStack() as stack:
+        owner = await stack.enter_async_context(new_user(server.url, "owner"))
+        for number in range(5):
+            device = await stack.enter_async_context(new_device(owner))
+            await settle(server, device, 1)
+            other = await stack.enter_async_context(anonymous_client(server.url))
+            other.device_id, other.token = f"other{number}", device.token
+            await settle(server, other, 2)
+            assert (await other.call("GET", "/account/whoami")).status == 200
+            await device.post("/logout")
+            assert (await other.call("GET", "/account/whoami")).status == 401
+
+
+@pytest.mark.seconds_max(90)
+async def test_what_a_killed_worker_held_is_taken_over_in_seconds(database_url: str, tmp_path: Path) -> None:
+    async with two_workers(database_url, tmp_path) as (server, _), leases(database_url) as held:
+
+        async def both_hold_some() -> bool:
+            return len({process for process in (await held()).values()}) == 2
+
+        await wait_until(both_hold_some)
+        before = await held()
+        server.kill_worker(server.workers()[0])
+        started = time.monotonic()
+
+        async def are_taken_over() -> bool:
+            now = await held()
+            work = {name for name in before if not name.startswith("federation_worker:")}
+            return work <= now.keys() and not set(before.values()) <= set(now.values())
+
+        await wait_until(are_taken_over, seconds_max=30)
+        assert time.monotonic() - started < TAKEOVER_SECONDS_MAX
+
+
+@asynccontextmanager
+async def leases(database_url: str) -> AsyncIterator[Callable[[], Awaitable[dict[str, str]]]]:
+    """What tells which leases are held, and by which process."""
+    connection = await asyncpg.connect(database_url)
+
+    async def held() -> dict[str, str]:
+        rows = await connection.fetch("SELECT name, holder FROM leases WHERE expires_at >= clock_timestamp()")
+        return {row["name"]: row["holder"].partition(":")[0] for row in rows if ":" in row["holder"]}
+
+    try:
+        yield held
+    finally:
+        await connection.close()
+
+
+@pytest.mark.seconds_max(120)
+async def test_two_machines_share_one_database(database_url: str, tmp_path: Path) -> None:
+    """Two servers that know of each other only by PostgreSQL and Redis; one is lost with all its workers."""
+    async with AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(redis(tmp_path / "redis"))
+        settings = {"redis": {"url": bus.url}}
+        one = await stack.enter_async_context(homeserver(tmp_path / "one", database_url, workers=2, **settings))
+        shutil.copytree(tmp_path / "one" / "data", tmp_path / "two" / "data")
+        two = await stack.enter_async_context(homeserver(tmp_path / "two", database_url, **settings))
+        owner = await stack.enter_async_context(new_user(two.url, "owner"))
+        writers, followers = [], []
+        rooms = [await owner.create_room(preset="public_chat") for _ in range(2)]
+        for number, server in enumerate((one, two)):
+            client = await stack.enter_async_context(new_user(server.url, f"writer{number}"))
+            for room_id in rooms:
+                await client.post(f"/rooms/{quote(room_id)}/join")
+            writers.append(Writer(client, f"writer{number}", rooms))
+            followers.append(Follower(await stack.enter_async_context(new_device(owner))))
+        followers[0].client.url = one.url
+        for follower in followers:
+            await follower.step()
+        held = await stack.enter_async_context(leases(database_url))
+        async with following(followers, writers), writing(writers):
+            await wait_until(lambda: min(len(writer.acknowledged) for writer in writers) >= 40, seconds_max=40)
+        for follower in followers:
+            check_follower(follower, writers)
+        assert one.mistakes == two.mistakes == []
+        before = {name for name in await held() if not name.startswith("federation_worker:")}
+        await one.kill()
+        started = time.monotonic()
+        for writer in writers:
+            writer.client.url = two.url
+        async with writing(writers):
+            goal = sent(writers) + 40
+            await wait_until(lambda: sent(writers) >= goal, seconds_max=20)
+
+            async def all_are_held_by_one_process() -> bool:
+                now = await held()
+                return before <= now.keys() and len(set(now.values())) == 1
+
+            await wait_until(all_are_held_by_one_process, seconds_max=30)
+        assert time.monotonic() - started < EXPIRY_SECONDS_MAX
+        await check_nothing_lost(writers, owner)

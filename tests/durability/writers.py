@@ -23,6 +23,7 @@ class Writer:
         acknowledged: the event id for each text.
         refusals: the statuses of answers other than 200.
         disconnections: how often there was no answer.
+        pause_seconds: how long it rests after each message.
     """
 
     client: Client
@@ -31,6 +32,7 @@ class Writer:
     acknowledged: dict[str, str] = field(default_factory=dict)
     refusals: Counter[int] = field(default_factory=Counter)
     disconnections: int = 0
+    pause_seconds: float = 0.0
     pending: str | None = None
     _count: int = 0
 
@@ -40,8 +42,7 @@ class Writer:
             if self.pending is None:
                 self._count += 1
                 self.pending = f"{self.name} {self._count}"
-            if not await self.try_pending():
-                await asyncio.sleep(0.05)
+            await asyncio.sleep(self.pause_seconds if await self.try_pending() else 0.05)
 
     async def finish(self) -> None:
         """Sends the message that has not been acknowledged."""

@@ -162,7 +162,7 @@ class Deployment:
         )
         bound = bind_all([tls, plain])
         listeners = tuple(
-            Listener(replace(each.config, port=each.sockets[0].getsockname()[1]), each.sockets) for each in bound
+            Listener(replace(each.config, port=each.sockets[0].getsockname()[1]), each.bound) for each in bound
         )
         name = ServerName.parse(f"{host}:{listeners[0].config.port}")
         base = Config(server_name=name)

@@ -78,7 +78,7 @@ class PushWorker(Worker):
         """What a user has not read of a room."""
         async with self.db.connection() as conn:
             room_nid = (await get_room(conn, room_id)).room_nid
-            return (await UnreadCounts().of_rooms(conn, user_id, [room_nid]))[room_nid].total
+            return (await UnreadCounts().of_rooms(conn, user_id, [room_nid]))[room_nid][0].total
 
 
 async def read_upto(worker: PushWorker, room_id: RoomId, user_id: UserId, event_nid: int) -> None:

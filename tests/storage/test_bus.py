@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from storage.bus.base import WAKES_QUEUED_MAX, Bus, Subscription, Wake
+from storage.bus.interests import FORGET_SECONDS, Interests
 from storage.bus.memory import MemoryBus
 from storage.bus.redis import RedisBus
 from tests.fast_clock import FastClock
@@ -125,10 +126,11 @@ async def test_a_subscriber_that_does_not_read_costs_bounded_memory(make_bus: Ma
                 await subscription.next()
 
 
-async def connected(sender: Bus, receiver: Subscription) -> None:
+async def connected(sender: Bus, receiving: Bus, receiver: Subscription) -> None:
     """Waits until the sender's wakes arrive."""
 
     async def arrives() -> bool:
+        receiving.listen_for({"probe:"})
         await sender.wake({"probe:"}, 0)
         try:
             async with asyncio.timeout(0.05):
@@ -152,10 +154,13 @@ async def test_processes_hear_each_other_and_not_other_servers(redis: RedisServe
     other = RedisBus(url=redis.url, channel="wakes:b", clock=FastClock())
     async with running(one, two, other):
         with two.subscribe() as hears, other.subscribe() as hears_other:
-            await connected(one, hears)
+            for bus in (two, other):
+                bus.listen_for({"room:", "user:"})
+            await connected(one, two, hears)
             await one.wake({"room:!ä:b", "user:@a:b"}, 2**53)
-            wake = await next_but_probes(hears)
-            assert wake == Wake(keys=frozenset({"room:!ä:b", "user:@a:b"}), position=2**53)
+            wakes = [await next_but_probes(hears) for _ in range(2)]
+            assert {wake.keys for wake in wakes} == {frozenset({"room:!ä:b"}), frozenset({"user:@a:b"})}
+            assert [wake.position for wake in wakes] == [2**53, 2**53]
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await hears_other.next()
@@ -165,21 +170,25 @@ async def test_the_bus_comes_back_with_redis(redis: RedisServer) -> None:
     one, two = (RedisBus(url=redis.url, channel="wakes", clock=FastClock()) for _ in range(2))
     async with running(one, two):
         with two.subscribe() as hears, one.subscribe() as hears_itself:
-            await connected(one, hears)
+            two.listen_for({"room:!a:b"})
+            await connected(one, two, hears)
             redis.stop()
             await one.wake({"room:!while:away"}, 1)
             assert (await next_but_probes(hears_itself)).keys == {"room:!while:away"}, "own wakes need no Redis"
             redis.start()
-            await connected(one, hears)
+            await connected(one, two, hears)
+            await one.wake({"room:!a:b"}, 2)
+            assert (await next_but_probes(hears)).position == 2, "what it had asked for before"
 
 
 async def test_a_foreign_message_on_the_channel_is_passed_over(redis: RedisServer) -> None:
     one, two = (RedisBus(url=redis.url, channel="wakes", clock=FastClock()) for _ in range(2))
     async with running(one, two), Redis.from_url(redis.url) as stranger:
         with two.subscribe() as hears:
-            await connected(one, hears)
+            two.listen_for({"room:"})
+            await connected(one, two, hears)
             for message in ("nonsense", "[]", '{"from": 1, "wakes": [1]}', '{"from": "x", "wakes": [["a", ["k"]]]}'):
-                assert await stranger.publish("wakes", message) == 2
+                assert await stranger.publish("wakes:room:", message) == 1
             await one.wake({"room:!a:b"}, 5)
             assert (await next_but_probes(hears)).position == 5
 
@@ -193,3 +202,89 @@ async def test_it_ends_whenever_it_is_cancelled(redis: RedisServer) -> None:
         run.cancel()
         done, _ = await asyncio.wait([run], timeout=WAIT_SECONDS)
         assert done, f"it still runs after it was cancelled in moment {moment}"
+
+
+async def drained(subscription: Subscription) -> list[Wake]:
+    """All wakes but probes that have come."""
+    wakes = []
+    while True:
+        try:
+            async with asyncio.timeout(0.05):
+                wakes.append(await subscription.next())
+        except TimeoutError:
+            return [wake for wake in wakes if wake.keys != {"probe:"}]
+
+
+async def test_a_process_hears_only_of_what_it_wants(redis: RedisServer) -> None:
+    sender, one, other, all_rooms = (RedisBus(url=redis.url, channel="wakes", clock=FastClock()) for _ in range(4))
+    async with running(sender, one, other, all_rooms):
+        with one.subscribe() as hears, other.subscribe() as hears_other, all_rooms.subscribe() as hears_rooms:
+            one.listen_for({"room:!a:b", "user:@u:b"})
+            other.listen_for({"room:!b:b"})
+            all_rooms.listen_for({"room:", "room:!a:b"})
+            for bus, subscription in ((one, hears), (other, hears_other), (all_rooms, hears_rooms)):
+                await connected(sender, bus, subscription)
+            await drained(hears)
+            await sender.wake({"room:!a:b", "user:@u:b"}, 1)
+            await sender.wake({"room:!b:b", "user:@v:b"}, 2)
+            await sender.wake({"room:!c:b"}, 3)
+            heard = await drained(hears)
+            assert {(key, wake.position) for wake in heard for key in wake.keys} == {("room:!a:b", 1), ("user:@u:b", 1)}
+            assert await drained(hears_other) == [Wake(frozenset({"room:!b:b"}), 2)]
+            rooms = await drained(hears_rooms)
+            assert rooms == [Wake(frozenset({f"room:!{name}:b"}), at) for at, name in enumerate("abc", 1)], "each once"
+
+
+async def test_who_wants_very_much_listens_to_the_whole_kind(redis: RedisServer) -> None:
+    sender, bus = (RedisBus(url=redis.url, channel="wakes", clock=FastClock(), keys_per_kind_max=3) for _ in range(2))
+    async with running(sender, bus), Redis.from_url(redis.url, decode_responses=True) as looker:
+        with bus.subscribe() as hears:
+            bus.listen_for({"room:!0:b", "room:!1:b", "user:@u:b"})
+            await connected(sender, bus, hears)
+            bus.listen_for({f"room:!{number}:b" for number in range(5)})
+
+            async def listens_to_the_kind() -> bool:
+                channels = set(await looker.pubsub_channels("wakes:*"))
+                return {"wakes:room:", "wakes:user:@u:b"} <= channels and "wakes:room:!0:b" not in channels
+
+            await wait_until(listens_to_the_kind)
+            await drained(hears)
+            for number in range(5):
+                await sender.wake({f"room:!{number}:b"}, number)
+            assert [wake.position for wake in await drained(hears)] == list(range(5))
+
+
+async def test_it_is_told_when_what_is_wanted_is_heard(redis: RedisServer) -> None:
+    bus, gaps = RedisBus(url=redis.url, channel="wakes", clock=FastClock()), []
+    bus.on_gap(lambda: gaps.append(True))
+    async with running(bus):
+        await wait_until(lambda: len(gaps) == 1)
+        bus.listen_for({"room:!a:b"})
+        await wait_until(lambda: len(gaps) == 2)
+        bus.listen_for({"room:!a:b"})
+        redis.stop()
+        redis.start()
+        await wait_until(lambda: len(gaps) >= 3)
+
+
+def test_what_is_not_wanted_any_more_is_left_after_a_while() -> None:
+    clock = FastClock()
+    interests = Interests(clock=clock, keys_per_kind_max=2)
+    assert interests.want({"room:!a:b", "user:@u:b"})
+    assert not interests.want({"room:!a:b"})
+    joined, left = interests.take_changes()
+    assert (set(joined), list(left)) == ({"room:!a:b", "user:@u:b"}, [])
+    clock.advance(FORGET_SECONDS / 2)
+    assert interests.want({"room:!a:b", "room:!b:b", "room:!c:b"})
+    joined, left = interests.take_changes()
+    assert (list(joined), list(left)) == (["room:"], ["room:!a:b"])
+    clock.advance(FORGET_SECONDS * 0.6)
+    assert interests.forget() == ["user:@u:b"]
+    interests.want({"room:!a:b"})
+    clock.advance(FORGET_SECONDS * 0.6)
+    assert not interests.forget()
+    joined, left = interests.take_changes()
+    assert (list(joined), list(left)) == (["room:!a:b"], ["room:"])
+    interests.begin_anew()
+    joined, left = interests.take_changes()
+    assert (list(joined), list(left)) == (["room:!a:b"], [])

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from homeserver.services.stream.follower import Batch, Follower, LeaseLost
+from homeserver.services.lease_renewal import LeaseLost
+from homeserver.services.stream.follower import Batch, Follower
 from homeserver.services.stream.hub import Hub
 from storage.bus.memory import MemoryBus
 from storage.database import Database
@@ -237,7 +238,7 @@ async def test_a_position_advances_only_from_where_it_is(news: Database) -> None
         assert await advance_follower(conn, "x", since=5, upto=7)
         assert not await advance_follower(conn, "x", since=5, upto=8)
         assert await get_follower_position(conn, "x", start=0) == 7
-    batch = Batch(follower="x", since=5, upto=8)
+    batch = Batch(follower="x", since=5, upto=8, saved_upto=5)
     async with news.connection() as conn:
         with pytest.raises(LeaseLost):
             await batch.save(conn, 8)

@@ -1,7 +1,7 @@
 """The hub: who waits is woken once what was written may be read, even if the wake is lost; and not without need."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Final
 
@@ -35,6 +35,12 @@ class DeafBus:
 
     def subscribe(self) -> AbstractContextManager[Subscription]:
         return self._bus.subscribe()
+
+    def listen_for(self, keys: Collection[str]) -> None:
+        pass
+
+    def on_gap(self, callback: Callable[[], None]) -> None:
+        pass
 
     async def run(self) -> None:
         await self._bus.run()

@@ -3,7 +3,15 @@
 import asyncio
 
 from storage.database import Database
-from storage.leases import acquire_leases, delete_leases, list_leases, renew_leases
+from storage.leases import (
+    PROCESS,
+    acquire_leases,
+    delete_leases,
+    delete_leases_of_process,
+    list_leases,
+    new_holder,
+    renew_leases,
+)
 
 MINUTE_MS = 60_000
 
@@ -55,3 +63,23 @@ async def test_only_the_holder_gives_back(db: Database) -> None:
         assert await list_leases(conn, ["x"]) == {"x": "a"}
         await delete_leases(conn, ["x"], holder="a")
     assert await acquire(db, "b", "x") == {"x"}
+
+
+async def test_the_leases_of_a_dead_process_are_given_back_together(db: Database) -> None:
+    ours, dead = new_holder(), "dead:1"
+    await acquire(db, ours, "x")
+    await acquire(db, dead, "y")
+    await acquire(db, "dead:2", "z")
+    await acquire(db, "deadly:1", "w")
+    assert ours.startswith(f"{PROCESS}:")
+    async with db.connection() as conn:
+        assert await delete_leases_of_process(conn, "dead") == 2
+    assert await acquire(db, "b", "w", "x", "y", "z") == {"y", "z"}
+
+
+async def test_looking_for_a_lease_that_another_holds_writes_nothing(db: Database) -> None:
+    await acquire(db, "a", "x")
+    async with db.connection() as conn:
+        before = await conn.fetchval("SELECT xmax::text FROM leases WHERE name = 'x'")
+        assert await acquire_leases(conn, ["x"], holder="b", duration_ms=MINUTE_MS) == frozenset()
+        assert await conn.fetchval("SELECT xmax::text FROM leases WHERE name = 'x'") == before

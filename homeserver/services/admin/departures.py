@@ -7,7 +7,6 @@ https://spec.matrix.org/v1.19/client-server-api/#account-deactivation
 
 import asyncio
 import logging
-import secrets
 from typing import Final
 
 from homeserver.core.ids import UserId
@@ -15,7 +14,7 @@ from homeserver.services.rooms.membership import Memberships
 from storage import users
 from storage.database import Database
 from storage.errors import DatabaseError
-from storage.leases import acquire_leases, delete_leases
+from storage.leases import acquire_leases, delete_leases, new_holder
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ class Departures:
         self._db = db
         self._memberships = memberships
         self._due = due
-        self._holder = secrets.token_urlsafe(12)
+        self._holder = new_holder()
 
     async def run(self) -> None:
         """Looks for users who have to leave until it is cancelled."""

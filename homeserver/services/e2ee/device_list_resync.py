@@ -36,8 +36,9 @@ AT_ONCE: Final = 16
 AT_ONCE_PER_SERVER: Final = 4
 LOOK_SECONDS: Final = 5.0
 FETCH_SECONDS_MAX: Final = 60.0
-LEASE_MS: Final = 90_000
-"""So long nobody else fetches a list; longer than fetching takes."""
+LEASE_MS: Final = 10_000
+"""So long nobody else fetches a list, unless this process says that it is still at it: it may have died."""
+RENEWAL_SECONDS: Final = 3.0
 
 PAUSE_MS_MIN: Final = 5_000
 PAUSE_MS_MAX: Final = 3_600_000
@@ -54,6 +55,8 @@ class DeviceListResync:
         # A fetch can be shared by all who want the list as long as nothing has happened to it since it began.
         self._flights: SingleFlight[tuple[UserId, int | None], UserKeys] = SingleFlight()
         self._running: Counter[ServerName] = Counter()
+        # Whose lists are being fetched, for whomever.
+        self._in_hand: Counter[UserId] = Counter()
         self._back: set[ServerName] = set()
         self._due = asyncio.Event()
 
@@ -69,7 +72,12 @@ class DeviceListResync:
             generation = await remote_device_lists.find_generation(conn, user_id)
             position = await stream_bound(conn)
         fetch = partial(self._fetch, user_id, generation=generation, position=position)
-        return await self._flights.run((user_id, generation), fetch)
+        self._in_hand[user_id] += 1
+        try:
+            return await self._flights.run((user_id, generation), fetch)
+        finally:
+            self._in_hand[user_id] -= 1
+            self._in_hand += Counter()
 
     def look_soon(self) -> None:
         """Says that there may be lists to fetch."""
@@ -84,6 +92,7 @@ class DeviceListResync:
         """Fetches the lists in which something is missing, until it is cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._look_regularly())
+            tasks.create_task(self._renew_claims())
             while True:
                 self._due.clear()
                 try:
@@ -118,6 +127,20 @@ class DeviceListResync:
         while True:
             await self._clock.sleep(LOOK_SECONDS)
             self._due.set()
+
+    async def _renew_claims(self) -> None:
+        while True:
+            await self._clock.sleep(RENEWAL_SECONDS)
+            if not self._in_hand:
+                continue
+            now_ms = self._clock.now_ms()
+            try:
+                async with self._db.connection() as conn:
+                    await remote_device_lists.extend_claims(
+                        conn, list(self._in_hand), now_ms=now_ms, leased_until_ts=now_ms + LEASE_MS
+                    )
+            except DatabaseError as error:
+                logger.warning("Device lists may be fetched twice: %s", type(error).__name__)
 
     async def _work(self, due: DueList) -> None:
         """Fetches a list, or notes when it is tried again."""

@@ -14,7 +14,7 @@ from storage.database import Database
 from storage.remote_device_lists import SHARING_FOLLOWER, delete_unshared_lists
 
 NAME: Final = SHARING_FOLLOWER
-KEYS: Final = frozenset(("room:",))
+KEYS: Final = frozenset(("state:",))
 GATHER_SECONDS: Final = 0.1
 
 

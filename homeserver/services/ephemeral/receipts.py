@@ -18,6 +18,7 @@ from homeserver.core.requester import Requester
 from homeserver.services.ephemeral.joined_room import require_joined
 from homeserver.services.ephemeral.presence import Presence
 from homeserver.services.ephemeral.told_receipts import parse_told_receipts
+from homeserver.services.ephemeral.wakes import wakes_of
 from storage import account_data, receipts
 from storage.bus.base import Bus
 from storage.database import Connection, Database
@@ -84,8 +85,8 @@ class Receipts:
                 if receipt_type != FULLY_READ
             ]
             for written in await receipts.upsert_receipts(conn, rows):
-                key = f"room:{room_id}" if written.receipt_type == READ else f"user:{user_id}"
-                positions[key] = written.position
+                keys = wakes_of(room_id) if written.receipt_type == READ else (f"user:{user_id}",)
+                positions |= dict.fromkeys(keys, written.position)
             if FULLY_READ in markers:
                 position = await _put_fully_read(conn, user_id, room_id, targets[markers[FULLY_READ]])
                 if position is not None:
@@ -142,7 +143,7 @@ class Receipts:
                 )
             written = await receipts.upsert_receipts(conn, list(rows.values())) if rows else []
         if written:
-            keys = frozenset(f"room:{rooms[one.room_nid]}" for one in written)
+            keys = frozenset(key for one in written for key in wakes_of(rooms[one.room_nid]))
             await self._bus.wake(keys, written[0].position)
 
 

@@ -16,6 +16,7 @@ from homeserver.core.ids import RoomId, ServerName, UserId
 from homeserver.core.requester import Requester
 from homeserver.services.ephemeral.joined_room import require_joined
 from homeserver.services.ephemeral.presence import Presence
+from homeserver.services.ephemeral.wakes import wakes_of
 from storage import typing
 from storage.bus.base import Bus
 from storage.database import Database
@@ -108,12 +109,12 @@ class Typing:
         async with self._db.connection() as conn:
             expired = await typing.expire_typing(conn, limit=EXPIRED_MAX)
         if expired:
-            keys = frozenset(f"room:{room.room_id}" for room in expired)
+            keys = frozenset(key for room in expired for key in wakes_of(room.room_id))
             await self._bus.wake(keys, max(room.position for room in expired))
 
     async def _wake(self, room_id: RoomId, position: int | None) -> None:
         if position is not None:
-            await self._bus.wake({f"room:{room_id}"}, position)
+            await self._bus.wake(wakes_of(room_id), position)
 
 
 def _require_self(requester: Requester, user_id: UserId) -> None:

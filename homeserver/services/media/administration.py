@@ -9,7 +9,7 @@ from typing import Final
 
 from homeserver.core.clock import Clock
 from homeserver.core.errors import NotFound
-from homeserver.core.ids import MxcUri, ServerName, UserId
+from homeserver.core.ids import MxcUri, RoomId, ServerName, UserId
 from storage.database import Database
 from storage.local_media import (
     LocalMedia,
@@ -23,6 +23,7 @@ from storage.local_media import (
     usage_of_user,
 )
 from storage.media_contents import list_contents_of_user, quarantine_contents, release_contents
+from storage.media_events import contents_of_media, delete_media_of_room, list_media_of_room
 from storage.remote_media import (
     RemoteMedia,
     delete_remote_media,
@@ -85,6 +86,12 @@ class MediaAdministration:
                 return
             after = (page[-1].server_name, page[-1].media_id)
 
+    async def all_of_room(self, room_id: RoomId) -> AsyncIterator[MxcUri]:
+        """All media that events of a room show, as far as this server can read them."""
+        async for page in self._pages_of_room(room_id):
+            for uri in page:
+                yield uri
+
     async def delete(self, uri: MxcUri) -> None:
         """Forgets a medium.
 
@@ -106,6 +113,16 @@ class MediaAdministration:
         page = await self.list_of_user(user_id, order=order, descending=descending, offset=offset, limit=limit)
         async with self._db.connection() as conn:
             return await delete_local_media(conn, [media.media_id for media in page.media])
+
+    async def delete_of_room(self, room_id: RoomId) -> AsyncIterator[Sequence[str]]:
+        """Forgets media of this server that a room shows, and neither another room nor a profile, a batch at a time."""
+        while True:
+            async with self._db.connection() as conn:
+                deleted = await delete_media_of_room(conn, room_id, own_server=self._server_name, limit=_PAGE)
+            if deleted:
+                yield deleted
+            if len(deleted) < _PAGE:
+                return
 
     async def delete_unused(
         self, *, before_ts: int, larger_than_bytes: int, keep_profiles: bool
@@ -163,6 +180,16 @@ class MediaAdministration:
             await quarantine_contents(conn, sha256s, by=by, now_ms=self._clock.now_ms())
         return len(sha256s)
 
+    async def quarantine_room(self, room_id: RoomId, *, by: str) -> int:
+        """Quarantines what events of a room show, but for what is protected; returns how many files."""
+        count = 0
+        async for page in self._pages_of_room(room_id):
+            async with self._db.connection() as conn:
+                sha256s = await contents_of_media(conn, page, own_server=self._server_name)
+                await quarantine_contents(conn, sha256s, by=by, now_ms=self._clock.now_ms())
+            count += len(sha256s)
+        return count
+
     async def protect(self, media_id: str, *, protected: bool) -> None:
         """Spares a medium from the quarantine of its user's and from retention, or no longer.
 
@@ -172,6 +199,17 @@ class MediaAdministration:
         async with self._db.connection() as conn:
             if not await protect_local_media(conn, media_id, protected=protected):
                 raise NotFound("There is no such content")
+
+    async def _pages_of_room(self, room_id: RoomId) -> AsyncIterator[Sequence[MxcUri]]:
+        after = ("", "")
+        while True:
+            async with self._db.connection() as conn:
+                page = await list_media_of_room(conn, room_id, after=after, limit=_PAGE)
+            if page:
+                yield page
+            if len(page) < _PAGE:
+                return
+            after = (page[-1].server_name, page[-1].media_id)
 
     async def _content_of(self, uri: MxcUri) -> bytes:
         async with self._db.connection() as conn:

@@ -5,14 +5,16 @@ that is interrupted, nothing is left but what the sweep removes.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from homeserver.core.clock import Clock
 from homeserver.core.errors import NotFound, TooLarge, UnavailableForNow
 from storage.database import Database
-from storage.media.base import IncomingFile, MediaBytes, NoSuchBytes, OpenBytes
+from storage.media.base import IncomingFile, MediaBytes, NoSuchBytes, OpenBytes, StoreUnavailable
 from storage.media_contents import delete_marked_contents, is_quarantined, mark_unused_contents, touch_content
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class Contents:
 
     def __init__(self, *, db: Database, store: MediaBytes, clock: Clock) -> None:
         self._db = db
-        self.store = store
+        self._store = store
         self._clock = clock
 
     async def take_in(
@@ -49,7 +51,7 @@ class Contents:
         *,
         bytes_max: int,
         name: Callable[[StoredFile], Awaitable[None]],
-        count: Callable[[int], None] = lambda _: None,
+        count: Callable[[int], Awaitable[None]] | None = None,
     ) -> StoredFile:
         """Stores a file as it comes, and has it named.
 
@@ -62,15 +64,16 @@ class Contents:
         Raises:
             TooLarge: it is larger.
             NotFound: these bytes are quarantined.
-            UnavailableForNow: the same bytes are being removed.
+            UnavailableForNow: the same bytes are being removed, or the store does not take them.
         """
-        async with self.store.incoming() as incoming:
+        async with self._store.incoming() as incoming:
             size_bytes = 0
             async for chunk in chunks:
                 size_bytes += len(chunk)
                 if size_bytes > bytes_max:
                     raise TooLarge(f"The file is larger than {bytes_max} bytes")
-                count(len(chunk))
+                if count is not None:
+                    await count(len(chunk))
                 await incoming.write(chunk)
             stored = StoredFile(*await incoming.finish())
             await self._keep(incoming, stored)
@@ -82,23 +85,37 @@ class Contents:
 
         Raises:
             NotFound: it is not there any more.
+            UnavailableForNow: the store does not give it.
         """
+        with _told(sha256):
+            return await self._store.open(sha256, start=start, length=length)
+
+    @asynccontextmanager
+    async def as_file(self, sha256: bytes) -> AsyncIterator[Path]:
+        """A file on this machine, for the time of the block; raises as `open`."""
+        async with AsyncExitStack() as stack:
+            with _told(sha256):
+                path = await stack.enter_async_context(self._store.as_file(sha256))
+            yield path
+
+    async def url(self, sha256: bytes, *, content_type: str, content_disposition: str) -> str | None:
+        """Where a client may fetch a file itself, with these headers; None: from this server only."""
         try:
-            return await self.store.open(sha256, start=start, length=length)
-        except NoSuchBytes:
-            logger.error("The bytes of a medium are not there: %s", sha256.hex())
-            raise NotFound("The content is not there any more") from None
+            return await self._store.url(sha256, content_type=content_type, content_disposition=content_disposition)
+        except StoreUnavailable as error:
+            logger.warning("No URL for a medium: %s", error)
+            return None
 
     async def sweep(self) -> None:
         """Removes files that have no name, and what interrupted uploads have left."""
-        await self.store.sweep_incoming(older_than_seconds=INCOMING_KEPT_SECONDS)
+        await self._store.sweep_incoming(older_than_seconds=INCOMING_KEPT_SECONDS)
         count = _SWEPT_AT_ONCE
         while count == _SWEPT_AT_ONCE:
             before = self._clock.now_ms() - UNUSED_KEPT_MS
             async with self._db.connection() as conn:
                 unused = await mark_unused_contents(conn, touched_before_ts=before, limit=_SWEPT_AT_ONCE)
             for sha256 in unused:
-                await self.store.remove(sha256)
+                await self._store.remove(sha256)
             async with self._db.connection() as conn:
                 await delete_marked_contents(conn, unused)
             count = len(unused)
@@ -113,7 +130,21 @@ class Contents:
                     conn, stored.sha256, size_bytes=stored.size_bytes, now_ms=self._clock.now_ms()
                 )
             if is_noted:
-                await incoming.keep()
+                with _told(stored.sha256):
+                    await incoming.keep()
                 return
             await self._clock.sleep(_REMOVAL_PAUSE_SECONDS)
         raise UnavailableForNow("The same content is being removed")
+
+
+@contextmanager
+def _told(sha256: bytes) -> Iterator[None]:
+    """Turns what the store says into what clients are told."""
+    try:
+        yield
+    except NoSuchBytes:
+        logger.error("The bytes of a medium are not there: %s", sha256.hex())
+        raise NotFound("The content is not there any more") from None
+    except StoreUnavailable as error:
+        logger.error("The store of media: %s", error)
+        raise UnavailableForNow("The content cannot be stored or read at this moment") from None

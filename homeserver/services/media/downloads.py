@@ -93,6 +93,12 @@ class Downloads:
         """
         return await self._contents.open(medium.sha256, start=start, length=length)
 
+    async def url(self, medium: Medium, *, content_disposition: str) -> str | None:
+        """Where the asker may fetch a medium itself, for some minutes; None: from this server only."""
+        return await self._contents.url(
+            medium.sha256, content_type=medium.content_type, content_disposition=content_disposition
+        )
+
     async def _find_local(self, uri: MxcUri, asker: Asker) -> Medium:
         media = await self._uploaded(uri.media_id, asker)
         assert media.sha256 is not None, "it was uploaded"

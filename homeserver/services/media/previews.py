@@ -226,7 +226,7 @@ class UrlPreviews:
             "matrix:image:size": stored.size_bytes,
         }
         try:
-            async with self._contents.store.as_file(stored.sha256) as path:
+            async with self._contents.as_file(stored.sha256) as path:
                 found["og:image:width"], found["og:image:height"] = await self._processes.size(path)
         except MatrixError:
             return found  # its size is not known, that is all

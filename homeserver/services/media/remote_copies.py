@@ -14,7 +14,7 @@ from homeserver.core.content_disposition import clean_file_name
 from homeserver.core.errors import MatrixError, NotFound, RemoteRefused, RemoteUnavailable, TooLarge
 from homeserver.core.ids import MxcUri
 from homeserver.core.media_types import clean_content_type
-from homeserver.services.media.byte_rates import ByteRates
+from homeserver.services.media.byte_rates import ByteRates, Count
 from homeserver.services.media.contents import Contents, StoredFile
 from homeserver.services.media.ports import RemoteFile, RemoteMediaSource
 from homeserver.services.media.single_flight import SingleFlight
@@ -93,11 +93,13 @@ class RemoteCopies:
             return await find_remote_media(conn, uri.server_name, uri.media_id)
 
     async def _fetch(self, uri: MxcUri, fetch_for: str, timeout_ms: int) -> RemoteMedia:
-        self._rates.check(fetch_for)
         bytes_max = self._config.remote_bytes_max
         try:
-            async with self._source.open(uri, bytes_max=bytes_max, timeout_ms=timeout_ms) as file:
-                return await self._store(uri, file, fetch_for)
+            async with (
+                self._rates.counting(fetch_for) as count,
+                self._source.open(uri, bytes_max=bytes_max, timeout_ms=timeout_ms) as file,
+            ):
+                return await self._store(uri, file, count)
         except (RemoteUnavailable, RemoteRefused, TooLarge) as error:
             if isinstance(error, RemoteRefused) and error.remote_errcode == _NOT_YET:
                 raise
@@ -105,7 +107,7 @@ class RemoteCopies:
             self._remember_failure(uri, told)
             raise told from error
 
-    async def _store(self, uri: MxcUri, file: RemoteFile, fetch_for: str) -> RemoteMedia:
+    async def _store(self, uri: MxcUri, file: RemoteFile, count: Count) -> RemoteMedia:
         made: RemoteMedia | None = None
 
         async def name(stored: StoredFile) -> None:
@@ -125,12 +127,7 @@ class RemoteCopies:
             async with self._db.connection() as conn:
                 await insert_remote_media(conn, made)
 
-        await self._contents.take_in(
-            file.chunks,
-            bytes_max=self._config.remote_bytes_max,
-            name=name,
-            count=lambda size_bytes: self._rates.add(fetch_for, size_bytes),
-        )
+        await self._contents.take_in(file.chunks, bytes_max=self._config.remote_bytes_max, name=name, count=count)
         assert made is not None, "what was taken in has been named"
         return made
 

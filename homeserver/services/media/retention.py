@@ -20,6 +20,8 @@ from storage.local_media import (
     delete_unused_local_media,
     local_bytes,
 )
+from storage.media.base import StoreUnavailable
+from storage.media_events import delete_media_of_redacted_events
 from storage.remote_media import (
     delete_least_used_remote_media,
     delete_old_remote_media,
@@ -64,7 +66,7 @@ class MediaRetention:
                     is_ours = await acquire_leases(conn, [_LEASE], holder=self._holder, duration_ms=duration_ms)
                 if is_ours:
                     await self.sweep()
-            except (DatabaseError, OSError) as error:
+            except (DatabaseError, StoreUnavailable, OSError) as error:
                 logger.warning("Media were not swept: %s", error)
             await self._clock.sleep(INTERVAL_SECONDS)
 
@@ -89,6 +91,18 @@ class MediaRetention:
             ),
             lambda conn: delete_old_preview_media(conn, created_before_ts=preview_ts, limit=_BATCH),
         ]
+        if config.redacted_kept_ms is not None:
+            redacted_ts = now_ms - config.redacted_kept_ms
+
+            async def delete_redacted(conn: Connection) -> int:
+                decided, gone = await delete_media_of_redacted_events(
+                    conn, redacted_before_ts=redacted_ts, own_server=self._server_name, limit=_BATCH
+                )
+                if gone:
+                    logger.info("%d media of redacted events are removed", gone)
+                return decided
+
+            deletions.append(delete_redacted)
         if config.local_unused_ms is not None:
             local_unused_ts = now_ms - config.local_unused_ms
 

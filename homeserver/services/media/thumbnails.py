@@ -15,7 +15,6 @@ from homeserver.services.media.picture_processes import MadePicture, NotAPicture
 from homeserver.services.media.single_flight import SingleFlight
 from storage.database import Database
 from storage.errors import ConstraintViolation
-from storage.media.base import NoSuchBytes
 from storage.media_contents import is_quarantined
 from storage.media_thumbnails import KeptThumbnail, ThumbnailKey, find_thumbnail, insert_thumbnail
 
@@ -86,13 +85,11 @@ class Thumbnails:
 
     async def _make(self, medium: Medium, key: ThumbnailKey) -> KeptThumbnail:
         try:
-            async with self._contents.store.as_file(medium.sha256) as path:
+            async with self._contents.as_file(medium.sha256) as path:
                 job = PictureJob(
                     path=path, width=key.width, height=key.height, method=key.method, animated=key.animated
                 )
                 made = await self._processes.make(job)
-        except NoSuchBytes:
-            raise NotAPicture("The content is not there any more", status=404) from None
         except TooLarge as error:
             raise TooLarge(error.message, status=413 if medium.is_local else 502) from None
         return await self._keep(medium, key, made)

@@ -137,7 +137,6 @@ class Uploads:
     async def _take_in(self, upload: Upload, name: Callable[[StoredFile], Awaitable[None]]) -> None:
         if upload.file_name is not None and len(upload.file_name) > FILE_NAME_CHARACTERS_MAX:
             raise InvalidParam(f"A file name has at most {FILE_NAME_CHARACTERS_MAX} characters")
-        self._rates.check(upload.user_id)
         left_bytes = await self._check_quota(upload.user_id)
         bytes_max = self._config.upload_bytes_max
 
@@ -147,13 +146,8 @@ class Uploads:
             await name(stored)
 
         try:
-            async with asyncio.timeout(UPLOAD_SECONDS_MAX):
-                await self._contents.take_in(
-                    upload.chunks,
-                    bytes_max=bytes_max,
-                    name=within_quota,
-                    count=lambda size_bytes: self._rates.add(upload.user_id, size_bytes),
-                )
+            async with asyncio.timeout(UPLOAD_SECONDS_MAX), self._rates.counting(upload.user_id) as count:
+                await self._contents.take_in(upload.chunks, bytes_max=bytes_max, name=within_quota, count=count)
         except TimeoutError:
             raise Unknown("The upload takes too long", status=408) from None
 

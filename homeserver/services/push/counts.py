@@ -65,16 +65,24 @@ class UnreadCount:
 class UnreadCounts:
     """Counts what users have not read."""
 
-    async def of_rooms(self, conn: Connection, user_id: UserId, room_nids: Sequence[int]) -> Mapping[int, UnreadCount]:
-        """What a user has not read of those of some rooms that it is joined to, by `room_nid`, in one statement."""
+    async def of_rooms(
+        self, conn: Connection, user_id: UserId, room_nids: Sequence[int]
+    ) -> Mapping[int, tuple[UnreadCount, int]]:
+        """What a user has not read of those of some rooms that it is joined to, by `room_nid`, in one statement.
+
+        With each comes the newest event (`event_nid`) that is counted; 0 if there is none.
+        """
         if not room_nids:
             return {}
-        mains: dict[int, NotificationCounts] = {}
+        mains: dict[int, tuple[NotificationCounts, int]] = {}
         threads: dict[int, dict[EventId, NotificationCounts]] = {}
         for row in await list_unread_counts(conn, user_id, room_nids):
             counts = NotificationCounts(row.notification_count, row.highlight_count)
             if row.thread_root is None:
-                mains[row.room_nid] = counts
+                mains[row.room_nid] = counts, row.newest_nid or 0
             elif counts != _NONE:
                 threads.setdefault(row.room_nid, {})[row.thread_root] = counts
-        return {room_nid: UnreadCount(main, threads.get(room_nid, {})) for room_nid, main in mains.items()}
+        return {
+            room_nid: (UnreadCount(main, threads.get(room_nid, {})), newest_nid)
+            for room_nid, (main, newest_nid) in mains.items()
+        }

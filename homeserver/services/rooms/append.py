@@ -400,8 +400,10 @@ def _new_entries(chain: Sequence[ChainedEvent], appended: Appended) -> dict[Stat
 
 
 def wake_keys(room_id: RoomId, events: Sequence[Pdu], server_name: ServerName) -> set[str]:
-    """Who is to be woken for events: the room, and local users whose membership they change."""
+    """Who is to be woken for events: the room, its state, and local users whose membership they change."""
     keys = {f"room:{room_id}"}
+    if any(pdu.state_key is not None for pdu in events):
+        keys.add(f"state:{room_id}")
     for pdu in events:
         member = member_of(pdu)
         if member is not None and member.server_name == server_name:

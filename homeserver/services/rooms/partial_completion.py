@@ -15,12 +15,13 @@ from homeserver.core.clock import Clock
 from homeserver.core.errors import RemoteRefused, RemoteUnavailable
 from homeserver.core.ids import ServerName, UserId
 from homeserver.core.pdu import Pdu, StateKey
+from homeserver.services.lease_renewal import LeaseLost
 from homeserver.services.remote import RemoteEvents
 from homeserver.services.rooms.batches import member_of, summary_changes
 from homeserver.services.rooms.claimed_state import ClaimedState, ClaimedStates, in_parts
 from homeserver.services.rooms.heads import Heads
 from homeserver.services.rooms.later_states import FoundStates, LaterStates
-from homeserver.services.rooms.leased_work import Lease, LeasedWork, LeaseLost
+from homeserver.services.rooms.leased_work import Lease, LeasedWork
 from homeserver.services.rooms.resolution import StateUnknown, difference
 from homeserver.services.rooms.room_import import members_of, require_lease
 from storage.append import RoomChanged
@@ -237,7 +238,9 @@ class PartialCompletion:
         except LeaseLost as error:
             raise RoomChanged from error
         self._heads.discard(room.room_id)
-        await self._bus.wake({f"room:{room.room_id}", *(f"user:{user_id}" for user_id in user_ids)}, position)
+        await self._bus.wake(
+            {f"room:{room.room_id}", f"state:{room.room_id}", *(f"user:{user_id}" for user_id in user_ids)}, position
+        )
 
     async def _completion(
         self, room: RoomRow, join_nid: int, state_id: int, found: FoundStates, lacking: _Lacking

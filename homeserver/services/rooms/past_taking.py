@@ -18,12 +18,13 @@ from homeserver.core.errors import RemoteRefused, RemoteUnavailable, Unavailable
 from homeserver.core.ids import EventId
 from homeserver.core.pdu import Pdu
 from homeserver.core.relations import relation_of
+from homeserver.services.lease_renewal import LeaseLost
 from homeserver.services.rooms.batches import replaced_event, summary_changes
 from homeserver.services.rooms.event_chain import client_json, federation_json, unsigned_of_state
 from homeserver.services.rooms.heads import Heads
 from homeserver.services.rooms.hidden_events import is_hidden
 from homeserver.services.rooms.inquiry import Inquiry
-from homeserver.services.rooms.leased_work import Lease, LeaseLost
+from homeserver.services.rooms.leased_work import Lease
 from homeserver.services.rooms.missing_events import in_graph_order, leading_to
 from homeserver.services.rooms.outliers import Outliers
 from homeserver.services.rooms.past_order import can_be_placed, find_gaps, island_number, number_events

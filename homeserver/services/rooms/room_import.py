@@ -13,6 +13,7 @@ from typing import Final
 from homeserver.core.errors import RemoteUnavailable, UnavailableForNow
 from homeserver.core.ids import EventId, ServerName
 from homeserver.core.pdu import Pdu, StateKey
+from homeserver.services.lease_renewal import LeaseLost
 from homeserver.services.remote import EventJson, SentJoin
 from homeserver.services.rooms.append import wake_keys
 from homeserver.services.rooms.batches import SUMMARIZED_SLOTS, member_of, summary_changes
@@ -21,7 +22,7 @@ from homeserver.services.rooms.event_chain import stored_form
 from homeserver.services.rooms.gate import EventGate
 from homeserver.services.rooms.heads import Heads
 from homeserver.services.rooms.join_answer import check_join_allowed, with_their_signatures
-from homeserver.services.rooms.leased_work import Lease, LeaseLost
+from homeserver.services.rooms.leased_work import Lease
 from homeserver.services.rooms.member_template import AUTHORISED_VIA
 from storage.append import RoomChanged
 from storage.bus.base import Bus

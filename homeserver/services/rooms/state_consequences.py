@@ -25,7 +25,7 @@ from storage.room_heads import find_head
 from storage.state_events import list_state_changes
 
 NAME: Final = "state_consequences"
-KEYS: Final = frozenset(("room:",))
+KEYS: Final = frozenset(("state:",))
 
 GUEST_ACCESS: Final[StateKey] = ("m.room.guest_access", "")
 _CHANGES_MAX: Final = 1000

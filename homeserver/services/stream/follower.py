@@ -6,29 +6,26 @@ handled at least once, and exactly once where the effect is saved in the same tr
 
 import asyncio
 import logging
-import secrets
 from typing import Final, Protocol
 
 from prometheus_client import Counter, Gauge
 
 from homeserver.core.clock import Clock
+from homeserver.services.lease_renewal import LeaseLost, keep_lease
 from homeserver.services.stream.hub import Hub
 from storage.database import Connection, Database
 from storage.errors import DatabaseError, DatabaseUnavailable
 from storage.followers import advance_follower, get_follower_position
-from storage.leases import acquire_leases, delete_leases, renew_leases
+from storage.leases import LEASE_MS, STANDBY_SECONDS, acquire_leases, delete_leases, new_holder
 
 logger = logging.getLogger(__name__)
 
-LEASE_MS: Final = 30_000
-RENEWAL_SECONDS: Final = 8.0
-# Without a renewal for so long the holder stops: well before the others may take over.
-RENEWAL_SECONDS_MAX: Final = 20.0
-STANDBY_SECONDS: Final = 5.0
 # What comes within this time is handled together.
 GATHER_SECONDS: Final = 0.02
 # How long to sleep without a wake; then the position is saved even if there was nothing.
 IDLE_SECONDS: Final = 10.0
+# A position that a consumer does not save itself is saved no more often: what was handled since is handled again.
+SAVE_SECONDS: Final = 2.0
 BACKOFF_SECONDS_MIN: Final = 0.5
 BACKOFF_SECONDS_MAX: Final = 60.0
 RELEASE_SECONDS_MAX: Final = 3.0
@@ -37,18 +34,14 @@ FAILURES: Final = Counter("heliograph_follower_failures", "Batches that failed a
 LAG: Final = Gauge("heliograph_follower_lag_seconds", "How long ago the follower had handled everything.", ["follower"])
 
 
-class LeaseLost(Exception):
-    """Another process does the work now."""
-
-
 class Batch:
     """What a consumer is given: the rows with `since <= position < upto`."""
 
-    def __init__(self, *, follower: str, since: int, upto: int) -> None:
+    def __init__(self, *, follower: str, since: int, upto: int, saved_upto: int) -> None:
         self.since = since
         self.upto = upto
         self._follower = follower
-        self.saved_upto = since
+        self.saved_upto = saved_upto
 
     async def save(self, conn: Connection, upto: int) -> None:
         """Saves, in the transaction of the effect, that everything before `upto` has been handled.
@@ -107,7 +100,10 @@ class Follower:
         self._clock = clock
         self._from_beginning = from_beginning
         self._gather_seconds = gather_seconds
-        self._holder = secrets.token_urlsafe(12)
+        self._holder = new_holder()
+        # Before this everything has been handled for good, and not before that is it saved again.
+        self._saved = 0
+        self._save_at = 0.0
         self._failures = FAILURES.labels(name)
         self._lag = LAG.labels(name)
 
@@ -130,7 +126,9 @@ class Follower:
     async def _follow_under_lease(self, acquired_at: float) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._keep_lease(acquired_at))
+                tasks.create_task(
+                    keep_lease(self._db, self._clock, name=self._name, holder=self._holder, renewed_at=acquired_at)
+                )
                 tasks.create_task(self._follow())
         except* LeaseLost:
             logger.warning("follower %s: another process has taken over", self._name)
@@ -145,21 +143,6 @@ class Follower:
         except (DatabaseError, TimeoutError):
             logger.info("follower %s: the lease is left to expire", self._name)
 
-    async def _keep_lease(self, renewed_at: float) -> None:
-        while True:
-            await self._clock.sleep(RENEWAL_SECONDS)
-            started = self._clock.monotonic()
-            try:
-                async with asyncio.timeout(RENEWAL_SECONDS), self._db.connection() as conn:
-                    kept = await renew_leases(conn, [self._name], holder=self._holder, duration_ms=LEASE_MS)
-            except (DatabaseError, TimeoutError):
-                if self._clock.monotonic() - renewed_at > RENEWAL_SECONDS_MAX:
-                    raise LeaseLost from None
-                continue
-            if not kept:
-                raise LeaseLost
-            renewed_at = started
-
     async def _follow(self) -> None:
         position: int | None = None
         backoff_seconds = BACKOFF_SECONDS_MIN
@@ -167,9 +150,10 @@ class Follower:
         with self._hub.subscribe(self._keys) as waiter:
             while True:
                 try:
-                    upto = await self._hub.bound()
+                    # Whoever starts asks; later each wake says that the bound has passed what it is about.
+                    upto = await (self._hub.bound() if position is None else self._hub.recent_bound(since=position))
                     if position is None:
-                        position = await self._saved_position(upto)
+                        position = self._saved = await self._saved_position(upto)
                     reached = await self._handle_batch(position, upto)
                 except LeaseLost:
                     raise
@@ -190,7 +174,8 @@ class Follower:
                     caught_up_at = self._clock.monotonic()
                 self._lag.set(self._clock.monotonic() - caught_up_at)
                 if position >= upto or not advanced:
-                    await waiter.wait(IDLE_SECONDS, upto=upto)
+                    unsaved = position > self._saved
+                    await waiter.wait(SAVE_SECONDS if unsaved else IDLE_SECONDS, upto=upto)
                     await self._clock.sleep(self._gather_seconds)
 
     async def _saved_position(self, upto: int) -> int:
@@ -198,11 +183,14 @@ class Follower:
             return await get_follower_position(conn, self._name, start=0 if self._from_beginning else upto)
 
     async def _handle_batch(self, since: int, upto: int) -> int:
-        if since >= upto:
-            return since
-        batch = Batch(follower=self._name, since=since, upto=upto)
-        reached = await self._consumer.handle(batch)
-        if reached > batch.saved_upto:
+        """Has the consumer handle what is new, and saves how far it has come, if it is time."""
+        batch = Batch(follower=self._name, since=since, upto=upto, saved_upto=self._saved)
+        reached = since if since >= upto else await self._consumer.handle(batch)
+        self._saved = batch.saved_upto
+        now = self._clock.monotonic()
+        if reached > self._saved and now >= self._save_at:
             async with self._db.connection() as conn:
                 await batch.save(conn, reached)
+            self._saved = reached
+            self._save_at = now + SAVE_SECONDS
         return reached

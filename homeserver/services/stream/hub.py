@@ -16,7 +16,7 @@ from typing import Final
 from prometheus_client import Gauge
 
 from homeserver.core.clock import Clock
-from storage.bus.base import WAKES_LOST, Bus, Subscription
+from storage.bus.base import INTEREST_SECONDS, WAKES_LOST, Bus, Subscription, kind_of
 from storage.database import Database
 from storage.errors import DatabaseError, DatabaseUnavailable, TimeLimitReached
 from storage.positions import stream_bound
@@ -31,6 +31,11 @@ BOUND_SECONDS_MAX: Final = 15.0
 KEYS_PENDING_MAX: Final = 100_000
 KEYS_PER_TICK_MAX: Final = 20_000
 POSITION_MAX: Final = 2**63 - 1
+# The least time between two looks, of which there is one more for each gap in what the bus brings.
+LOOK_SECONDS_MIN: Final = 0.1
+
+TICKED_KINDS: Final = frozenset({"presence:"})
+"""Kinds of keys that nobody wakes over the bus, for the tick is soon enough."""
 
 WAITERS: Final = Gauge("heliograph_hub_waiters", "Tasks that wait for something new in the streams.")
 WAKE_AGE: Final = Gauge(
@@ -51,11 +56,6 @@ class StreamKeys:
 
     name: str
     statement: str
-
-
-def kind_of(key: str) -> str:
-    """The key under which those wait who want all keys of a kind: `room:` for `room:!a:b`."""
-    return key[: key.find(":") + 1]
 
 
 class Waiter:
@@ -105,12 +105,14 @@ class Hub:
         # Keys that wakes have been passed on for since the last tick, which need not repeat them.
         self._passed_on: dict[str, int] = {}
         self._ticked_upto: int | None = None
+        self._look_due = asyncio.Event()
         self._asking = asyncio.Lock()
         self._rounds_started = 0
         self._last_round = 0
         self._last_answer: int | DatabaseError = -1
         self._known_bound = -1
         self.is_stopping = False
+        bus.on_gap(self._look_due.set)
 
     def stop(self) -> None:
         """Ends all waiting, for the server is about to stop; whoever waits asks `is_stopping` then."""
@@ -135,6 +137,18 @@ class Hub:
             raise answer
         return self._known_bound
 
+    async def recent_bound(self, *, since: int) -> int:
+        """A bound that may lag behind by what nobody has been woken for yet, without asking where that is known.
+
+        For those who wait for news: they are subscribed before they ask, so they are woken for what this leaves out.
+
+        Raises:
+            DatabaseUnavailable: the database is away.
+        """
+        if self._pending or self._known_bound < since:
+            return await self.bound()
+        return self._known_bound
+
     async def _ask(self) -> None:
         """One round; if the asking task is cancelled the round has no answer and the next one asks again."""
         self._rounds_started += 1
@@ -154,8 +168,16 @@ class Hub:
     def subscribe(self, keys: Collection[str]) -> Iterator[Waiter]:
         """A waiter for any of the keys. A key that ends with its colon (`room:`) stands for all of its kind."""
         waiter = Waiter()
+        fresh = []
         for key in keys:
-            self._waiters.setdefault(key, set()).add(waiter)
+            waiters = self._waiters.get(key)
+            if waiters is None:
+                self._waiters[key] = {waiter}
+                fresh.append(key)
+            else:
+                waiters.add(waiter)
+        if fresh:
+            self._listen_for(fresh)
         WAITERS.inc()
         try:
             yield waiter
@@ -167,6 +189,9 @@ class Hub:
                 if not waiters:
                     del self._waiters[key]
 
+    def _listen_for(self, keys: Collection[str]) -> None:
+        self._bus.listen_for([key for key in keys if kind_of(key) not in TICKED_KINDS])
+
     async def run(self) -> None:
         """Passes wakes on until it is cancelled."""
         with self._bus.subscribe() as wakes:
@@ -174,6 +199,8 @@ class Hub:
                 tasks.create_task(self._receive(wakes))
                 tasks.create_task(self._pass_on_pending())
                 tasks.create_task(self._tick())
+                tasks.create_task(self._look())
+                tasks.create_task(self._renew_interests())
 
     async def _receive(self, wakes: Subscription) -> None:
         while True:
@@ -228,6 +255,19 @@ class Hub:
 
     async def _tick(self) -> None:
         while True:
+            self._look_due.set()
+            await self._clock.sleep(TICK_SECONDS)
+
+    async def _renew_interests(self) -> None:
+        while True:
+            await self._clock.sleep(INTEREST_SECONDS)
+            self._listen_for(self._waiters.keys())
+
+    async def _look(self) -> None:
+        """Wakes, whenever that is due, for what was written since the last time."""
+        while True:
+            await self._look_due.wait()
+            self._look_due.clear()
             try:
                 upto = await self.bound()
                 await self._pass_on_rows(upto)
@@ -235,7 +275,7 @@ class Hub:
                 self._passed_on = {key: position for key, position in self._passed_on.items() if position >= upto}
             except DatabaseError as error:
                 logger.warning("The tick failed and will be repeated: %s", error)
-            await self._clock.sleep(TICK_SECONDS)
+            await self._clock.sleep(LOOK_SECONDS_MIN)
 
     async def _pass_on_rows(self, upto: int) -> None:
         """Wakes for all rows since the last tick whose wake has not come."""

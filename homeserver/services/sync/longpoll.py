@@ -38,7 +38,7 @@ class LongPoll:
         keys = keys_of(user_id, {}) if remembered is None else remembered.keys
         while True:
             with self._hub.subscribe(keys) as waiter:
-                window = _window(request, await self._hub.bound())
+                window = _window(request, await self._bound(request))
                 response = await self._responses.build(request, window)
                 remaining = 0 if self._hub.is_stopping else deadline - self._clock.monotonic()
                 if response.body or window.is_initial or request.full_state or remaining <= 0:
@@ -47,6 +47,12 @@ class LongPoll:
                     await waiter.wait(remaining, upto=window.upto)
             # The user may have come to another room, whose wakes are to be waited for.
             keys = response.interests.keys
+
+    async def _bound(self, request: SyncRequest) -> int:
+        """Up to where to read: all that was ever answered, for those who will not wait for what is missing."""
+        if request.since is None or request.timeout_ms == 0 or request.full_state:
+            return await self._hub.bound()
+        return await self._hub.recent_bound(since=request.since)
 
 
 def _window(request: SyncRequest, upto: int) -> SyncWindow:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from homeserver.core.ids import UserId
+from homeserver.services.sync.room_tails import RoomTails
 from storage.database import Connection
 from storage.errors import DatabaseUnavailable
 from storage.recent_changes import ChangeKind, list_changed_rooms, list_changes
@@ -59,8 +60,9 @@ class Changes:
 class RecentChanges:
     """The memory of one process."""
 
-    def __init__(self, *, keys_max: int = KEYS_MAX) -> None:
-        """Starts with nothing in memory."""
+    def __init__(self, *, tails: RoomTails | None = None, keys_max: int = KEYS_MAX) -> None:
+        """Starts with nothing in memory; `tails` are kept up with it."""
+        self._tails = tails
         self._keys_max = keys_max
         # The last position of each, the oldest first.
         self._positions: OrderedDict[tuple[ChangeKind, int | UserId | None], int] = OrderedDict()
@@ -96,6 +98,12 @@ class RecentChanges:
         if len(changes) == self._keys_max:
             self._begin(upto)
             return
+        if self._tails is not None:
+            events, state = (
+                [change.key for change in changes if change.kind is kind and isinstance(change.key, int)]
+                for kind in (ChangeKind.EVENTS, ChangeKind.STATE)
+            )
+            await self._tails.read_on(conn, events, state, since=self._upto, upto=upto)
         for change in changes:
             self._positions[change.kind, change.key] = change.position
             self._positions.move_to_end((change.kind, change.key))
@@ -107,6 +115,19 @@ class RecentChanges:
     def _begin(self, upto: int) -> None:
         self._positions.clear()
         self._since = self._upto = upto
+        if self._tails is not None:
+            self._tails.clear()
+
+    @property
+    def upto(self) -> int:
+        """Below which all can be asked about."""
+        return self._upto
+
+    def has_read(self, user_id: UserId, *, since: int) -> bool:
+        """Whether a user may have read on, in whatever room, from a position on."""
+        if self._since is None or since < self._since:
+            return True
+        return self._positions.get((ChangeKind.READ, user_id), -1) >= since
 
     def user_changed(self, user_id: UserId, *, since: int) -> bool:
         """Whether something of a user's own may have changed from a position on."""

@@ -69,7 +69,7 @@ class SyncResponses:
         if quiet is not None:
             return quiet
         user_id = request.requester.user_id
-        async with self._db.connection() as conn:
+        async with self._db.connection_if_needed() as conn:
             await self._recent.catch_up(conn, window.upto)
             if not window.is_initial:
                 await self._to_device.confirm(conn, request.requester, window.since)

@@ -14,7 +14,6 @@ import orjson
 from homeserver.core.filters import EventFormat
 from homeserver.core.ids import UserId
 from homeserver.core.tokens import SyncToken
-from homeserver.services.push.counts import UnreadCounts
 from homeserver.services.rooms.rendering import EventForm, EventRenderer
 from homeserver.services.rooms.stripped_state import StrippedState
 from homeserver.services.sync.ephemeral import read_ephemeral
@@ -23,6 +22,7 @@ from homeserver.services.sync.recent import Changes
 from homeserver.services.sync.request import SyncRequest, SyncWindow
 from homeserver.services.sync.state import StateSections
 from homeserver.services.sync.timeline import Timeline, Timelines
+from homeserver.services.sync.unread import UnreadInRooms
 from storage.account_data import AccountDataRow, list_of_rooms
 from storage.database import Connection
 from storage.events import StoredEvent
@@ -65,13 +65,13 @@ class RoomSections:
         states: StateSections,
         renderer: EventRenderer,
         stripped_state: StrippedState,
-        unread_counts: UnreadCounts,
+        unread: UnreadInRooms,
     ) -> None:
         self._timelines = timelines
         self._states = states
         self._renderer = renderer
         self._stripped_state = stripped_state
-        self._unread_counts = unread_counts
+        self._unread = unread
 
     async def build(
         self,
@@ -165,7 +165,9 @@ class RoomSections:
             or room.room_nid in data.ephemeral
             or room.room_nid in data.account_data
         ]
-        counts = await self._unread_counts.of_rooms(conn, request.requester.user_id, [room.room_nid for room in told])
+        counts = await self._unread.of_rooms(
+            conn, request.requester.user_id, [room.room_nid for room in told], upto=window.upto
+        )
         bodies: dict[str, Any] = {}
         for room in told:
             body = _room_body(request, window, room, data)
@@ -238,7 +240,7 @@ def _room_body(request: SyncRequest, window: SyncWindow, room: SyncedRoom, data:
             "limited": timeline.limited,
             "prev_batch": timeline.prev_batch.format(),
         },
-        "state_after" if request.use_state_after else "state": {
+        request.state_member.value: {
             "events": [data.rendered[event.event_nid] for event in data.states.get(room.room_nid, ())]
         },
         "account_data": {"events": list(data.account_data.get(room.room_nid, ()))},

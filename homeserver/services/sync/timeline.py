@@ -16,6 +16,7 @@ from homeserver.core.tokens import HistoryToken, SyncToken
 from homeserver.services.rooms.access import RoomAccess, VisibleEvents
 from homeserver.services.sync.membership import SyncedRoom
 from homeserver.services.sync.request import SyncWindow
+from homeserver.services.sync.room_tails import RoomTails
 from storage import timelines
 from storage.database import Connection
 from storage.events import StoredEvent, list_events
@@ -52,8 +53,9 @@ class Timeline:
 class Timelines:
     """Reads the timelines of many rooms at once."""
 
-    def __init__(self, *, access: RoomAccess) -> None:
+    def __init__(self, *, access: RoomAccess, tails: RoomTails) -> None:
         self._access = access
+        self._tails = tails
 
     async def read(
         self,
@@ -81,9 +83,7 @@ class Timelines:
             memberships[event.event_id] = by_nid[event.room_nid].membership
         page_events = limit + 1
         for _ in range(_PAGES_MAX):
-            pages = await timelines.list_timelines(
-                conn, spans, event_filter=event_filter, limit=page_events, ignored_users=ignored_users
-            )
+            pages = await self._pages(conn, by_nid, spans, event_filter, limit=page_events, ignored_users=ignored_users)
             shown = await self._shown(conn, requester, by_nid, pages, event_filter)
             memberships |= shown.memberships
             for event in shown.events:
@@ -109,6 +109,53 @@ class Timelines:
         }
         nothing = Timeline(events=(), limited=True, prev_batch=SyncToken(window.upto))
         return built | dict.fromkeys(cut_off - built.keys(), nothing)
+
+    async def _pages(
+        self,
+        conn: Connection,
+        rooms: Mapping[int, SyncedRoom],
+        spans: Sequence[TimelineSpan],
+        event_filter: RoomEventFilter,
+        *,
+        limit: int,
+        ignored_users: Collection[UserId],
+    ) -> Mapping[int, Sequence[StoredEvent]]:
+        """The newest events of each span, from memory where it has them; see `timelines.list_timelines`."""
+        pages: dict[int, Sequence[StoredEvent]] = {}
+        others = []
+        for span in spans:
+            page = None
+            if not rooms[span.room_nid].is_new:
+                page = self._remembered_page(span, event_filter, limit=limit, ignored_users=ignored_users)
+            if page is None:
+                others.append(span)
+            elif page:
+                pages[span.room_nid] = page
+        if others:
+            self._tails.follow([span.room_nid for span in others if not rooms[span.room_nid].is_new])
+            pages |= await timelines.list_timelines(
+                conn, others, event_filter=event_filter, limit=limit, ignored_users=ignored_users
+            )
+        return pages
+
+    def _remembered_page(
+        self, span: TimelineSpan, event_filter: RoomEventFilter, *, limit: int, ignored_users: Collection[UserId]
+    ) -> Sequence[StoredEvent] | None:
+        """A page from the room's tail, newest first; None if that does not reach so far, or cannot be filtered."""
+        if event_filter.related_by_senders is not None or event_filter.related_by_rel_types is not None:
+            return None
+        found = self._tails.find(span.room_nid, since=span.since)
+        if found is None:
+            return None
+        page = [
+            recent.event
+            for recent in reversed(found)
+            if (recent.event.position or 0) < span.upto
+            and recent.event.event_nid < span.before_event_nid
+            and (recent.event.state_key is not None or recent.event.sender not in ignored_users)
+            and passes(event_filter, recent.event)
+        ]
+        return page[:limit]
 
     async def _shown(
         self,

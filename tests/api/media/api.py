@@ -3,12 +3,12 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from tests.api.server import Client
+from tests.s3_server import Bucket
 from tests.web.harness import Reply
 
 V1 = "/_matrix/client/v1/media"
@@ -63,14 +63,21 @@ class Gallery:
         return uri.removeprefix("mxc://")
 
     @property
-    def folder(self) -> Path:
-        """Where the server keeps files."""
-        return self.client.server.config.data_dir / "media"
+    def files(self) -> list[str]:
+        """All files that the server has, those aside and the parts of unfinished ones too."""
+        config = self.client.server.config
+        here = [str(path) for path in (config.data_dir / "media").rglob("*") if path.is_file()]
+        if config.media.storage == "files":
+            return here
+        assert config.media.s3.endpoint_url is not None
+        bucket = Bucket(config.media.s3.endpoint_url, config.media.s3.bucket)
+        return [*here, *bucket.keys, *bucket.unfinished]
 
     @property
-    def files(self) -> list[Path]:
-        """All files that the server has, those aside too."""
-        return sorted(path for path in self.folder.rglob("*") if path.is_file())
+    def incoming_bytes(self) -> int:
+        """How much has come of files that are not whole yet."""
+        folder = self.client.server.config.data_dir / "media" / "incoming"
+        return sum(path.stat().st_size for path in folder.glob("*"))
 
 
 def picture(

@@ -4,14 +4,32 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from homeserver.config.schema import Config
 from tests.api.media.api import Gallery
-from tests.api.server import Client, Site, composed_server
+from tests.api.server import CONFIG, Client, Site, composed_server, with_changes
+from tests.s3_server import Bucket
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Has tests run on both stores; those that look at many cases, on files only."""
+    if "config" in metafunc.fixturenames:
+        many_cases = metafunc.definition.get_closest_marker("parametrize") is not None
+        metafunc.parametrize("config", ["files"] if many_cases else ["files", "s3"], indirect=True)
 
 
 @pytest.fixture
-async def site(database_url: str) -> AsyncIterator[Site]:
+def config(request: pytest.FixtureRequest) -> Config:
+    """The server's settings."""
+    if request.param == "files":
+        return CONFIG
+    bucket: Bucket = request.getfixturevalue("bucket")
+    return with_changes(CONFIG, media={"storage": "s3", "s3": bucket.config})
+
+
+@pytest.fixture
+async def site(database_url: str, config: Config) -> AsyncIterator[Site]:
     """The server."""
-    async with composed_server(database_url) as running:
+    async with composed_server(database_url, config) as running:
         yield running
 
 

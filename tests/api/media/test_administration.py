@@ -12,10 +12,10 @@ import pytest
 
 from homeserver.config.schema import MediaConfig, UrlPreviewsConfig
 from homeserver.core.ids import ServerName
+from homeserver.runtime.media_store import media_store
 from homeserver.services.media.contents import Contents
 from homeserver.services.media.retention import MediaRetention
 from storage.database import Database
-from storage.media.filesystem import FileSystemBytes
 from storage.remote_media import RemoteMedia, insert_remote_media
 from tests.api.media.api import V1, Gallery, picture
 from tests.api.server import Client, Site, refused
@@ -42,12 +42,16 @@ async def admin(site: Site, db: Database) -> Client:
 
 async def sweep(site: Site, db: Database, **settings: Any) -> None:
     """What is done every ten minutes, with other settings; files without a name are old enough."""
-    contents = Contents(db=db, store=FileSystemBytes(site.config.data_dir / "media"), clock=site.clock)
     site.clock.advance(601)
-    retention = MediaRetention(
-        db=db, contents=contents, config=MediaConfig(**settings), server_name=ServerName("test"), clock=site.clock
-    )
-    await retention.sweep()
+    async with media_store(site.config, site.clock) as store:
+        retention = MediaRetention(
+            db=db,
+            contents=Contents(db=db, store=store, clock=site.clock),
+            config=MediaConfig(**settings),
+            server_name=ServerName("test"),
+            clock=site.clock,
+        )
+        await retention.sweep()
 
 
 async def test_only_administrators(gallery: Gallery, alice: Client) -> None:
@@ -251,7 +255,6 @@ async def test_names_whose_upload_never_came_are_forgotten(gallery: Gallery, sit
 @asynccontextmanager
 async def interrupted(site: Site, db: Database, data: bytes) -> AsyncIterator[Contents]:
     """An upload that is cut off between its bytes and its row, as by kill -9."""
-    contents = Contents(db=db, store=FileSystemBytes(site.config.data_dir / "media"), clock=site.clock)
 
     async def chunks() -> AsyncIterator[bytes]:
         yield data
@@ -259,9 +262,11 @@ async def interrupted(site: Site, db: Database, data: bytes) -> AsyncIterator[Co
     async def cut(_: object) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        await contents.take_in(chunks(), bytes_max=1000, name=cut)
-    yield contents
+    async with media_store(site.config, site.clock) as store:
+        contents = Contents(db=db, store=store, clock=site.clock)
+        with pytest.raises(KeyboardInterrupt):
+            await contents.take_in(chunks(), bytes_max=1000, name=cut)
+        yield contents
 
 
 async def test_bytes_without_a_row_are_swept(gallery: Gallery, site: Site, db: Database) -> None:

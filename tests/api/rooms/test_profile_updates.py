@@ -18,7 +18,7 @@ def updates(api: RoomsApi) -> ProfileUpdates:
 async def _handle(api: RoomsApi, updates: ProfileUpdates) -> None:
     async with api.db.connection() as conn:
         upto = await stream_bound(conn)
-    assert await updates.handle(Batch(follower="profile_updates", since=0, upto=upto)) == upto
+    assert await updates.handle(Batch(follower="profile_updates", since=0, upto=upto, saved_upto=0)) == upto
 
 
 async def _event_count(api: RoomsApi) -> int:

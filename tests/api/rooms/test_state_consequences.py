@@ -27,7 +27,7 @@ def consequences(api: RoomsApi) -> StateConsequences:
 async def _handle(api: RoomsApi, consequences: StateConsequences) -> None:
     async with api.db.connection() as conn:
         upto = await stream_bound(conn)
-    assert await consequences.handle(Batch(follower="state_consequences", since=0, upto=upto)) == upto
+    assert await consequences.handle(Batch(follower="state_consequences", since=0, upto=upto, saved_upto=0)) == upto
 
 
 async def _by_dora(api: RoomsApi, room_id: str, event_type: str, content: Any, *, state_key: str = "") -> None:
@@ -87,5 +87,5 @@ async def test_aliases_and_the_directory_show_the_room_that_another_server_has_p
     await alice.send(old)
     async with api.db.connection() as conn:
         since, upto = (await conn.fetchval("SELECT max(position) FROM events")), await stream_bound(conn)
-    await consequences.handle(Batch(follower="state_consequences", since=since, upto=upto))
+    await consequences.handle(Batch(follower="state_consequences", since=since, upto=upto, saved_upto=since))
     assert await shown() == (old, [new])

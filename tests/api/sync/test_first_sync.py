@@ -53,10 +53,15 @@ async def test_limits_of_timelines(alice: Device) -> None:
 async def test_state_after_the_timeline(alice: Device) -> None:
     room_id = await alice.create()
     await alice.rename(room_id, "Kitchen")
-    for parameter in ("use_state_after", "org.matrix.msc4222.use_state_after"):
-        sync = await alice.peek(since=None, **{parameter: True})
-        assert "state" not in sync.room(room_id)
-        state = sync.state(room_id, member="state_after")
+    stable, proposed = "use_state_after", "org.matrix.msc4222.use_state_after"
+    for parameters, member in (
+        ((stable,), "state_after"),
+        ((proposed,), "org.matrix.msc4222.state_after"),
+        ((stable, proposed), "state_after"),
+    ):
+        sync = await alice.peek(since=None, **dict.fromkeys(parameters, True))
+        assert [name for name in sync.room(room_id) if "state" in name] == [member]
+        state = sync.state(room_id, member=member)
         assert state["m.room.name", ""]["content"] == {"name": "Kitchen"}
         assert set(state) == {
             (event["type"], event["state_key"]) for event in await alice.get(f"/rooms/{room_id}/state")

@@ -92,7 +92,7 @@ class Telling:
             since, upto = await get_follower_position(conn, name, start=0), await stream_bound(conn)
         reached = since
         while reached < upto:
-            batch = Batch(follower=name, since=reached, upto=upto)
+            batch = Batch(follower=name, since=reached, upto=upto, saved_upto=reached)
             reached = await self.sender.handle(batch)
             if reached > batch.saved_upto:
                 async with self.db.connection() as conn:

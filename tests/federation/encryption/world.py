@@ -158,7 +158,7 @@ class Keeping:
         """Lets the follower look at what has happened in rooms."""
         async with self.db.connection() as conn:
             since, upto = await get_follower_position(conn, NAME, start=0), await stream_bound(conn)
-        await self._sharing.handle(Batch(follower=NAME, since=since, upto=upto))
+        await self._sharing.handle(Batch(follower=NAME, since=since, upto=upto, saved_upto=since))
 
     async def query(self, *user_ids: UserId, by: UserId = ALICE, timeout_ms: int = 10_000) -> QueriedKeys:
         """What a local user gets to know of others."""

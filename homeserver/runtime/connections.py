@@ -1,0 +1,107 @@
+"""The connections of a listener: Hypercorn's protocols on sockets that are accepted here, so that they end in steps.
+
+Hypercorn's own loop stops accepting and ends idle connections in one; who has just connected then loses a request.
+Here a worker that is to be replaced stops accepting first, answers what still comes on its connections and tells each
+client to connect anew, and ends the idle ones when that had time to happen.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+from socket import socket
+from typing import Any, Final
+
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.utils import wrap_app
+
+CANCEL_SECONDS_MAX: Final = 1.0
+
+
+class Connections:
+    """Accepts and serves the connections of some sockets, which it takes over."""
+
+    def __init__(self, app: Any, config: HypercornConfig, sockets: Sequence[socket]) -> None:
+        """Takes an ASGI application and bound sockets; `start` makes them listen."""
+        self._app = wrap_app(_Farewell(app, self), config.wsgi_max_body_size, "asgi")
+        self._config = config
+        self._sockets = sockets
+        self._context = WorkerContext(None)
+        self._servers: list[asyncio.Server] = []
+        self._running: set[asyncio.Task[Any]] = set()
+        self._all_gone = asyncio.Event()
+        self._all_gone.set()
+        self.is_retiring = False
+
+    async def start(self) -> None:
+        """Accepts connections from now on."""
+        secure: dict[str, Any] = {}
+        if self._config.ssl_enabled:
+            secure["ssl"] = self._config.create_ssl_context()
+            secure["ssl_handshake_timeout"] = self._config.ssl_handshake_timeout
+        for bound in self._sockets:
+            self._servers.append(
+                await asyncio.start_server(self._serve, sock=bound, backlog=self._config.backlog, **secure)
+            )
+
+    def retire(self) -> None:
+        """Accepts no more; clients are told with each answer (of HTTP/1.1) that they shall connect anew."""
+        self.is_retiring = True
+        for server in self._servers:
+            server.close()
+
+    async def wait_closed(self) -> None:
+        """Waits until all clients have gone."""
+        await self._all_gone.wait()
+
+    async def end(self, seconds_max: float) -> bool:
+        """Accepts no more, closes what is idle, and lets requests finish; False if some had to be cut off."""
+        self.retire()
+        await self._context.terminated.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds_max):
+                await self.wait_closed()
+        late = set(self._running)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=CANCEL_SECONDS_MAX)
+        return not late
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        self._all_gone.clear()
+        try:
+            loop = asyncio.get_running_loop()
+            await TCPServer(self._app, loop, self._config, self._context, {}, reader, writer)
+        except* (ConnectionError, ssl.SSLError):
+            pass  # of a peer that has gone, or goes on sending on a connection that is being closed
+        finally:
+            self._running.discard(task)
+            if not self._running:
+                self._all_gone.set()
+
+
+class _Farewell:
+    """Passes everything on to an application; while the connections retire, answers say that they end there."""
+
+    def __init__(self, app: Any, connections: Connections) -> None:
+        self._app = app
+        self._connections = connections
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["http_version"] == "2":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_last(message: Any) -> None:
+            if self._connections.is_retiring and message["type"] == "http.response.start":
+                headers = [*message.get("headers", ()), (b"connection", b"close")]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, receive, send_last)
