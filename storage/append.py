@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from prometheus_client import Counter
+
 from homeserver.core.ids import EventId
 from storage.database import Connection
 
@@ -161,6 +163,8 @@ class Appended:
     extremities: Sequence[Extremity]
 
 
+EVENTS_APPENDED: Final = Counter("heliograph_events_appended", "Events that were added to rooms.")
+
 SELECT_APPEND_EVENTS: Final = """
     SELECT is_appended, position_written, state_version, state_id, event_nids,
         extremity_nids, extremity_ids, extremity_depths
@@ -198,6 +202,7 @@ async def append_events(conn: Connection, batch: Batch) -> Appended:
     )
     if row is None or not row["is_appended"]:
         raise RoomChanged
+    EVENTS_APPENDED.inc(len(batch.events))
     return Appended(
         position=row["position_written"],
         event_nids=row["event_nids"],

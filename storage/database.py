@@ -7,7 +7,7 @@ reads and single statements; a transaction is short and holds only database call
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -166,11 +166,20 @@ class _TimedConnection(asyncpg.Connection):
     """The driver's connection, with each statement measured and its errors translated.
 
     The driver makes connections by itself, of a class that it is given: so each pool has a class of its own, which
-    knows the pool's times.
+    knows the pool's times, and what its database has answered about its types, by their numbers.
     """
 
     __slots__ = ()
     times: ClassVar[StatementTimes]
+    known_types: ClassVar[dict[frozenset[int], Any]]
+
+    async def _introspect_types(self, typeoids: Collection[int], timeout: float) -> Any:
+        # On each connection the driver asks about the types of its first statements: the dearest thing that happens
+        # there, and always with the same answer.
+        wanted = frozenset(typeoids)
+        if wanted not in self.known_types:
+            self.known_types[wanted] = await super()._introspect_types(typeoids, timeout)  # type: ignore[misc]
+        return self.known_types[wanted]
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
         with _StatementTimer(self, query):
@@ -269,7 +278,9 @@ class Database:
         }
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         times = StatementTimes(statement_names or {}, slow_ms=config.slow_statement_ms)
-        self._connection_class = type("_PoolConnection", (_TimedConnection,), {"__slots__": (), "times": times})
+        self._connection_class = type(
+            "_PoolConnection", (_TimedConnection,), {"__slots__": (), "times": times, "known_types": {}}
+        )
 
     async def open(self) -> None:
         """Connects.

@@ -148,7 +148,7 @@ class EventCache:
     def __init__(self, *, size_bytes_max: int = 64 * 1024 * 1024) -> None:
         """Starts with nothing in memory."""
         self._cache: BoundedCache[int, StoredEvent] = BoundedCache(
-            "events", weight_max=size_bytes_max, weigh=lambda event: 1000 + len(event.client_json)
+            "events", weight_max=size_bytes_max, weigh=lambda event: 1000 + len(event.client_json), bytes_each=1
         )
 
     async def load(self, conn: Connection, event_nids: Collection[int]) -> Sequence[StoredEvent]:

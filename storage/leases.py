@@ -79,6 +79,16 @@ async def delete_leases_of_process(conn: Connection, process: str) -> int:
     return int(status.rpartition(" ")[2])
 
 
+SELECT_LEASES_OF_PROCESS: Final = """
+    SELECT count(*) FROM leases WHERE starts_with(holder, $1 || ':') AND expires_at >= clock_timestamp()
+"""
+
+
+async def count_leases_of_process(conn: Connection, process: str) -> int:
+    """How many leases a process holds now."""
+    return int(await conn.fetchval(SELECT_LEASES_OF_PROCESS, process))
+
+
 SELECT_LEASES: Final = """
     SELECT name, holder FROM leases WHERE name = ANY ($1::text[]) AND expires_at >= clock_timestamp() ORDER BY name
 """

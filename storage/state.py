@@ -91,14 +91,22 @@ class Snapshot(Mapping[int, int]):
         return {slot_id: self.get(slot_id) for slot_id in suspects if self.get(slot_id) != older.get(slot_id)}
 
 
+# By the index, row by row: a plan that was made when the table was small would go through all of it.
 SELECT_SNAPSHOT_CHAINS: Final = """
     WITH RECURSIVE chain (state_id) AS (
         SELECT unnest($1::bigint[])
         UNION
-        SELECT s.parent_id FROM chain JOIN state_snapshots s USING (state_id)
+        SELECT s.parent_id
+        FROM chain CROSS JOIN LATERAL (
+            SELECT parent_id FROM state_snapshots WHERE state_snapshots.state_id = chain.state_id OFFSET 0
+        ) AS s
         WHERE s.parent_id IS NOT NULL AND NOT s.parent_id = ANY ($2::bigint[])
     )
-    SELECT s.state_id, s.parent_id, s.slot_ids, s.event_nids FROM chain JOIN state_snapshots s USING (state_id)
+    SELECT chain.state_id, s.parent_id, s.slot_ids, s.event_nids
+    FROM chain CROSS JOIN LATERAL (
+        SELECT parent_id, slot_ids, event_nids FROM state_snapshots
+        WHERE state_snapshots.state_id = chain.state_id OFFSET 0
+    ) AS s
 """
 SELECT_SLOT_IDS: Final = """
     SELECT s.slot_id, s.type, s.state_key
@@ -113,12 +121,16 @@ class StateStore:
     def __init__(self, *, snapshots_size_bytes_max: int = 64 * 1024 * 1024, slots_max: int = 100_000) -> None:
         """Starts with nothing in memory."""
         self._small: BoundedCache[int, _Difference] = BoundedCache(
-            "state_small", weight_max=snapshots_size_bytes_max // 2, weigh=lambda kept: 400 + 12 * len(kept.slot_ids)
+            "state_small",
+            weight_max=snapshots_size_bytes_max // 2,
+            weigh=lambda kept: 400 + 12 * len(kept.slot_ids),
+            bytes_each=1,
         )
         self._large: BoundedCache[int, _Difference] = BoundedCache(
             "state_large",
             weight_max=snapshots_size_bytes_max // 2,
             weigh=lambda kept: max(12 * len(kept.slot_ids), snapshots_size_bytes_max // 2 // _LARGE_MAX),
+            bytes_each=1,
         )
         self._slot_ids: BoundedCache[StateKey, int] = BoundedCache("state_slot_ids", weight_max=slots_max)
         self._slots: BoundedCache[int, StateKey] = BoundedCache("state_slots", weight_max=slots_max)

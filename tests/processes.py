@@ -100,7 +100,7 @@ class HomeserverProcess:
     def configure(self, **settings: Any) -> None:
         """Writes its configuration, with other settings than usual; a server that runs takes it up by SIGHUP."""
         listener = {"port": self._configured_port, "resources": ["client", "media", "admin", "metrics", "health"]}
-        config = {**CONFIG, **self.settings, **settings, "listeners": [listener]}
+        config = {**CONFIG, **self.settings, **settings, "logging": {"requests": "all"}, "listeners": [listener]}
         (self.folder / "config.yaml").write_text(json.dumps(config))
 
     def hang_up(self) -> None:

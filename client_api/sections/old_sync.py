@@ -35,6 +35,7 @@ def section(
         aliases=(f"{_OLD_CLIENT}/events",),
         access=Access.GUEST,
         rate_limit=RateLimit.READ,
+        waits=True,
     )
     async def get_events(request: Request) -> Response:
         """What is new in the user's rooms, or in one room that it may read; waits for it."""

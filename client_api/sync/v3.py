@@ -24,7 +24,7 @@ def section(longpoll: LongPoll, filters: Filters, presence: Presence, limits: Li
     """The endpoints of the section "Syncing"."""
     s = Section("Syncing")
 
-    @s.endpoint("GET", "/_matrix/client/v3/sync", access=Access.GUEST, rate_limit=RateLimit.READ)
+    @s.endpoint("GET", "/_matrix/client/v3/sync", access=Access.GUEST, rate_limit=RateLimit.READ, waits=True)
     async def sync(request: Request) -> Response:
         """The client's rooms and everything else that is new to it; waits for news where it is told to."""
         since = request.query_text("since")

@@ -112,6 +112,8 @@ class Transactions:
         async with asyncio.TaskGroup() as tasks:
             for room_id, events in _by_room(pdus).items():
                 tasks.create_task(take(room_id, events))
+        for error in outcome.values():
+            RECEIVED_PDUS.labels(_outcome_name(error)).inc()
         return outcome
 
 
@@ -164,6 +166,12 @@ def _parse_edus(origin: ServerName, edus: Sequence[Any]) -> Sequence[Edu]:
         except (BadJson, TooLarge):
             continue
     return parsed
+
+
+def _outcome_name(error: str | None) -> str:
+    if error is None:
+        return "taken"
+    return "rejected" if isinstance(error, Rejection) else "refused"
 
 
 def _answer(outcome: Mapping[EventId, str | None]) -> str:

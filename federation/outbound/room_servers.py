@@ -28,6 +28,8 @@ from storage.state import Snapshot, StateStore
 SERVER_ACL: Final[StateKey] = ("m.room.server_acl", "")
 COUNTS_MAX: Final = 500_000
 ANSWERS_MAX: Final = 500_000
+# What a server's name and number take in memory.
+SERVER_BYTES: Final = 150
 
 RoomState = tuple[int, int]
 """A room (`room_nid`) and a snapshot of its state (`state_id`)."""
@@ -70,10 +72,13 @@ class RoomServers:
         self._states = states
         self._events = events
         self._counts: BoundedCache[int, ServerCounts] = BoundedCache(
-            "room_servers", weight_max=COUNTS_MAX, weigh=lambda counts: 10 + len(counts.joined)
+            "room_servers", weight_max=COUNTS_MAX, weigh=lambda counts: 10 + len(counts.joined), bytes_each=SERVER_BYTES
         )
         self._acls: BoundedCache[_AclKey, _Answers] = BoundedCache(
-            "room_server_acls", weight_max=ANSWERS_MAX, weigh=lambda answers: 100 + len(answers.allowed)
+            "room_server_acls",
+            weight_max=ANSWERS_MAX,
+            weigh=lambda answers: 100 + len(answers.allowed),
+            bytes_each=SERVER_BYTES,
         )
 
     async def destinations(self, conn: Connection, events: Sequence[OutgoingEvent]) -> dict[int, frozenset[ServerName]]:

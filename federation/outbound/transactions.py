@@ -80,7 +80,7 @@ class Transactions:
         self._db = db
         self._clock = clock
         self._texts: BoundedCache[int, PduText] = BoundedCache(
-            "pdu_texts", weight_max=TEXTS_BYTES_MAX, weigh=lambda text: 300 + len(text.json)
+            "pdu_texts", weight_max=TEXTS_BYTES_MAX, weigh=lambda text: 300 + len(text.json), bytes_each=1
         )
         self._claims: GroupedCalls[ServerName, int, Transaction] = GroupedCalls(
             self._claim_all, together_max=TOGETHER_MAX, seconds_max=DATABASE_SECONDS_MAX

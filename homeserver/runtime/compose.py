@@ -29,6 +29,7 @@ from homeserver.runtime.room_followers import compose_room_followers
 from homeserver.runtime.room_writing import compose_room_writing
 from homeserver.runtime.rooms import compose_rooms
 from homeserver.runtime.signing_key import load_own_keys
+from homeserver.runtime.vital_signs import VitalSigns, publish
 from homeserver.services.accounts.attempts import AttemptCounts, LocalAttemptCounts
 from homeserver.services.accounts.redis_attempts import RedisAttemptCounts
 from homeserver.services.admin.departures import Departures
@@ -45,6 +46,7 @@ from storage.account_data import SELECT_ACCOUNT_DATA_KEYS
 from storage.bus.base import Bus
 from storage.bus.memory import MemoryBus
 from storage.bus.redis import RedisBus
+from storage.cache_budget import PROCESS_BUDGET
 from storage.database import Database
 from storage.device_lists import SELECT_DEVICE_LIST_KEYS
 from storage.devices import SELECT_DEVICE_KEYS
@@ -97,6 +99,7 @@ async def compose(
         DatabaseUnavailable: the database is away.
     """
     own_keys = load_own_keys(config.data_dir)
+    PROCESS_BUDGET.set_bytes_max(config.caches.total_bytes_max)
     async with AsyncExitStack() as stack:
         db = await stack.enter_async_context(
             Database(config.database.url, config.database, statement_names=statement_names())
@@ -137,7 +140,7 @@ async def compose(
                 "media": media.sections,
                 "admin": [*services.accounts.admin_sections, *media.admin_sections],
                 "health": [health.section(db)],
-                "metrics": [metrics.section()],
+                "metrics": [metrics.section(lambda: publish(db))],
             },
             dispatcher=dispatcher,
             clock=clock,
@@ -145,6 +148,7 @@ async def compose(
             background=[
                 BackgroundTask("bus", bus.run),
                 BackgroundTask("hub", hub.run),
+                BackgroundTask("vital_signs", VitalSigns(db=db, clock=clock).run),
                 *services.background,
                 *media.background,
             ],

@@ -12,10 +12,11 @@ from contextlib import suppress
 from socket import socket
 from typing import Any, Final
 
-from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.utils import wrap_app
+
+from homeserver.runtime.connection import Connection
 
 CANCEL_SECONDS_MAX: Final = 1.0
 
@@ -30,7 +31,7 @@ class Connections:
         self._sockets = sockets
         self._context = WorkerContext(None)
         self._servers: list[asyncio.Server] = []
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: dict[asyncio.Task[Any], Connection] = {}
         self._all_gone = asyncio.Event()
         self._all_gone.set()
         self.is_retiring = False
@@ -60,6 +61,8 @@ class Connections:
         """Accepts no more, closes what is idle, and lets requests finish; False if some had to be cut off."""
         self.retire()
         await self._context.terminated.set()
+        for connection in list(self._running.values()):
+            connection.end_if_idle()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds_max):
                 await self.wait_closed()
@@ -73,15 +76,16 @@ class Connections:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._running.add(task)
+        loop = asyncio.get_running_loop()
+        connection = Connection(self._app, loop, self._config, self._context, {}, reader, writer)
+        self._running[task] = connection
         self._all_gone.clear()
         try:
-            loop = asyncio.get_running_loop()
-            await TCPServer(self._app, loop, self._config, self._context, {}, reader, writer)
+            await connection
         except* (ConnectionError, ssl.SSLError):
             pass  # of a peer that has gone, or goes on sending on a connection that is being closed
         finally:
-            self._running.discard(task)
+            del self._running[task]
             if not self._running:
                 self._all_gone.set()
 

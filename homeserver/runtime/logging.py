@@ -11,6 +11,7 @@ import orjson
 import structlog
 
 from homeserver.config.schema import LoggingConfig
+from homeserver.web.observation import FAILED_STATUS_MIN, tell_requests
 
 # Libraries that tell at `info` what this server tells itself.
 _QUIET: Final = ("hypercorn", "asyncio", "aiohttp", "quart")
@@ -54,6 +55,7 @@ def configure_logging(config: LoggingConfig) -> None:
             cache_logger_on_first_use=True,
         )
     _route_standard_logging(level)
+    tell_requests(status_min=0 if config.requests == "all" else FAILED_STATUS_MIN)
 
 
 def _route_standard_logging(level: int) -> None:

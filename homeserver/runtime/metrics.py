@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -20,13 +20,14 @@ FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 _PREFIX: Final = "heliograph-metrics-"
 
 
-def section() -> Section:
-    """The endpoint."""
+def section(publish: Callable[[], None]) -> Section:
+    """The endpoint; `publish` brings those metrics of this worker up to date that are written now and then."""
     s = Section("Metrics")
 
     @s.endpoint("GET", "/metrics", access=Access.PUBLIC)
     async def metrics(_: Request) -> Response:
         """The metrics of this server, in the text format of Prometheus."""
+        publish()
         return Response(generate_latest(_registry()), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return s

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from homeserver.core.clock import Clock
-from storage.bounded_cache import BoundedCache
+from storage.bounded_cache import ENTRY_BYTES, BoundedCache
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -20,6 +20,7 @@ class ExpiringCache(Generic[Key, Value]):
         clock: Clock,
         weight_max: int,
         weigh: Callable[[Value], int] = lambda _: 1,
+        bytes_each: int = ENTRY_BYTES,
     ) -> None:
         """Makes an empty cache.
 
@@ -27,11 +28,12 @@ class ExpiringCache(Generic[Key, Value]):
             name: labels its metrics.
             clock: the time.
             weight_max: the bound of the sum of weights.
-            weigh: the weight of a value, for example bytes; by default each counts one.
+            weigh: the weight of a value, which must stay the same; by default each counts one.
+            bytes_each: what a weight of one means in bytes.
         """
         self._clock = clock
         self._kept: BoundedCache[Key, tuple[float, Value]] = BoundedCache(
-            name, weight_max=weight_max, weigh=lambda entry: weigh(entry[1])
+            name, weight_max=weight_max, weigh=lambda entry: weigh(entry[1]), bytes_each=bytes_each
         )
 
     def get(self, key: Key) -> Value | None:

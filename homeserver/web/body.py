@@ -49,7 +49,13 @@ class AsgiBody:
     """A body that comes through ASGI messages."""
 
     def __init__(
-        self, receive: Receive, *, content_length: str | None, read_seconds: float, chunk_seconds: float
+        self,
+        receive: Receive,
+        *,
+        content_length: str | None,
+        read_seconds: float,
+        chunk_seconds: float,
+        is_absent: bool = False,
     ) -> None:
         """Prepares for reading.
 
@@ -58,16 +64,20 @@ class AsgiBody:
             content_length: the header's value, if there is one.
             read_seconds: the time for a body that is read as a whole.
             chunk_seconds: the time for each part of a body that is streamed.
+            is_absent: the request says that it has none.
         """
         self._receive = receive
         self._content_length = content_length
         self._read_seconds = read_seconds
         self._chunk_seconds = chunk_seconds
-        self.complete = False
+        self._is_absent = is_absent
+        self.complete = is_absent
 
     async def read(self, *, bytes_max: int) -> bytes:
         """Reads the body to its end; see `IncomingBody`."""
         self._check_announced(bytes_max)
+        if self._is_absent:
+            return b""
         try:
             async with asyncio.timeout(self._read_seconds):
                 chunk = await self._next_chunk()

@@ -185,13 +185,13 @@ class Dispatcher:
         return request
 
     async def _run(self, endpoint: Endpoint, request: Request, disconnected: Disconnected | None) -> Answer:
-        """Calls the function: writes to their end, reads as long as somebody waits for them."""
+        """Calls the function: to its end, but for what waits, which ends when nobody waits for it any more."""
         if endpoint.writes:
             try:
                 return await self._writes.run(_respond(endpoint, request))
             except Exception as error:  # noqa: BLE001 - as above
                 return encode_error(error)
-        if disconnected is None or endpoint.body_streamed:
+        if disconnected is None or not endpoint.waits or endpoint.body_streamed:
             return await _respond(endpoint, request)
         return await unless_ended(_respond(endpoint, request), disconnected) or CLIENT_GONE
 

@@ -194,6 +194,7 @@ class Endpoint:
         body_streamed: the function reads the body itself, from `Request.stream` (uploads); there is no schema then.
         rate_limit: the class of rate limit that it counts against.
         writes: it changes something: it runs to its end even if the caller goes away.
+        waits: it may wait for long: it is given up as soon as the caller goes away.
         suspended_allowed: suspended accounts may call it.
         locked_allowed: locked accounts may call it (logging out).
         function: what answers; its docstring is the description in the OpenAPI document.
@@ -211,6 +212,7 @@ class Endpoint:
     body_streamed: bool = False
     rate_limit: RateLimit | None = None
     writes: bool = False
+    waits: bool = False
     suspended_allowed: bool = True
     locked_allowed: bool = False
 
@@ -235,6 +237,7 @@ class Section:
         body_streamed: bool = False,
         rate_limit: RateLimit | None = None,
         writes: bool | None = None,
+        waits: bool = False,
         suspended_allowed: bool = True,
         locked_allowed: bool = False,
         operation: str | None = None,
@@ -256,6 +259,7 @@ class Section:
                     body_streamed=body_streamed,
                     rate_limit=rate_limit,
                     writes=method != "GET" if writes is None else writes,
+                    waits=waits,
                     suspended_allowed=suspended_allowed,
                     locked_allowed=locked_allowed,
                 )

@@ -140,6 +140,7 @@ class _HttpTransport:
             content_length=headers.get("content-length"),
             read_seconds=self._settings.body_seconds,
             chunk_seconds=self._settings.body_chunk_seconds,
+            is_absent=_says_that_it_has_no_body(scope, headers),
         )
         answer: Answer | None
         if "transfer-encoding" in headers and "content-length" in headers:
@@ -191,6 +192,13 @@ class _HttpTransport:
         return await self._dispatcher.dispatch(
             operation, request, body, transport="http", disconnected=body.disconnected
         )
+
+
+def _says_that_it_has_no_body(scope: Scope, headers: Mapping[str, str]) -> bool:
+    """Whether it is known, before anything of it is read, that a request has no body: in HTTP/1, headers announce it."""
+    if scope["method"] not in ("GET", "HEAD") or not scope.get("http_version", "").startswith("1"):
+        return False
+    return "content-length" not in headers and "transfer-encoding" not in headers
 
 
 def _may_be_quarts(path: str) -> bool:

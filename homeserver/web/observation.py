@@ -1,5 +1,6 @@
-"""What is recorded of each request: one log line and a few metrics; never a token, a body, or a query."""
+"""What is recorded of each request: a few metrics, and a log line if wanted; never a token, a body, or a query."""
 
+from functools import lru_cache
 from typing import Final
 
 import structlog
@@ -22,7 +23,25 @@ REQUESTS: Final = Counter("heliograph_requests", "Requests answered", ["operatio
 REQUESTS_IN_FLIGHT: Final = Gauge(
     "heliograph_requests_in_flight", "Requests that are being answered now", multiprocess_mode="livesum"
 )
+FAILED_STATUS_MIN: Final = 500
+
 SOCKETS: Final = Gauge("heliograph_websockets", "WebSockets that are open now", multiprocess_mode="livesum")
+
+
+class _Told:
+    """Which requests get a line in this process's log, as `tell_requests` has set it."""
+
+    status_min = 0
+
+
+def tell_requests(*, status_min: int) -> None:
+    """Sets, for this process, from which status on requests get a line in the log; 0 is all of them."""
+    _Told.status_min = status_min
+
+
+@lru_cache(maxsize=2000)
+def _metrics_of(operation: str, transport: str, status: int) -> tuple[Histogram, Counter]:
+    return REQUEST_SECONDS.labels(operation), REQUESTS.labels(operation, transport, status)
 
 
 def record_request(
@@ -38,8 +57,11 @@ def record_request(
         seconds: how long it took.
         size_bytes: of the answer's body; None if it is streamed.
     """
-    REQUEST_SECONDS.labels(operation).observe(seconds)
-    REQUESTS.labels(operation, transport, status).inc()
+    times, count = _metrics_of(operation, transport, status)
+    times.observe(seconds)
+    count.inc()
+    if status < _Told.status_min:
+        return
     caller = request.caller
     _log.info(
         "request",

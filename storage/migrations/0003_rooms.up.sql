@@ -185,11 +185,16 @@ CREATE INDEX relations_threads ON relations (room_nid, relates_to) WHERE rel_typ
 -- not learn the integers that are hashed, so they cannot search for states that collide.
 CREATE FUNCTION state_entry_weight(slot_id integer, event_nid bigint) RETURNS bigint[]
 IMMUTABLE PARALLEL SAFE LANGUAGE sql AS $$
-    SELECT CASE WHEN event_nid = 0 THEN '{0,0,0}'::bigint[] ELSE ARRAY (
-        SELECT ('x' || encode(substring(digest FROM 1 + 8 * lane FOR 8), 'hex'))::bit(64)::bigint & 4611686018427387903
-        FROM sha256(int4send(slot_id) || int8send(event_nid)) AS digest, generate_series(0, 2) AS lane
-        ORDER BY lane
-    ) END
+    -- One expression, without a query in it, is put into the statements that use it. What is there twice costs less than
+    -- a query would.
+    SELECT CASE WHEN event_nid = 0 THEN '{0,0,0}'::bigint[] ELSE ARRAY[
+        ('x' || encode(substring(sha256(int4send(slot_id) || int8send(event_nid)) FROM 1 FOR 8), 'hex'))::bit(64)::bigint
+            & 4611686018427387903,
+        ('x' || encode(substring(sha256(int4send(slot_id) || int8send(event_nid)) FROM 9 FOR 8), 'hex'))::bit(64)::bigint
+            & 4611686018427387903,
+        ('x' || encode(substring(sha256(int4send(slot_id) || int8send(event_nid)) FROM 17 FOR 8), 'hex'))::bit(64)::bigint
+            & 4611686018427387903
+    ] END
 $$;
 
 -- The entries of a snapshot at some slots; empty slots are absent.
@@ -218,45 +223,73 @@ CREATE FUNCTION derive_state(
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     lanes bigint[];
+    old_weight bigint[];
+    new_weight bigint[];
     base state_snapshots%ROWTYPE;
     ancestor_id bigint := base_id;
     own_slot_ids integer[] := changed_slot_ids;
     own_event_nids bigint[] := new_event_nids;
+    place integer;
     found_id bigint;
 BEGIN
-    SELECT fingerprint INTO lanes FROM state_snapshots WHERE state_id = base_id;
-    SELECT ARRAY[
-        mod(mod(coalesce(sum(n[1]::numeric - o[1]), 0) + coalesce(lanes[1], 0), 4611686018427387904) + 4611686018427387904, 4611686018427387904)::bigint,
-        mod(mod(coalesce(sum(n[2]::numeric - o[2]), 0) + coalesce(lanes[2], 0), 4611686018427387904) + 4611686018427387904, 4611686018427387904)::bigint,
-        mod(mod(coalesce(sum(n[3]::numeric - o[3]), 0) + coalesce(lanes[3], 0), 4611686018427387904) + 4611686018427387904, 4611686018427387904)::bigint
-    ] INTO lanes
-    FROM unnest(changed_slot_ids, old_event_nids, new_event_nids) AS change (slot_id, old_nid, new_nid),
-        state_entry_weight(slot_id, old_nid) AS o, state_entry_weight(slot_id, new_nid) AS n;
+    SELECT * INTO base FROM state_snapshots WHERE state_id = base_id;
+    IF cardinality(changed_slot_ids) = 1 THEN
+        -- By far the most frequent case, without a query. Of numbers of 62 bits, the sum of two is no overflow.
+        old_weight := state_entry_weight(changed_slot_ids[1], old_event_nids[1]);
+        new_weight := state_entry_weight(changed_slot_ids[1], new_event_nids[1]);
+        lanes := ARRAY[
+            (coalesce(base.fingerprint[1], 0) + new_weight[1] - old_weight[1]) & 4611686018427387903,
+            (coalesce(base.fingerprint[2], 0) + new_weight[2] - old_weight[2]) & 4611686018427387903,
+            (coalesce(base.fingerprint[3], 0) + new_weight[3] - old_weight[3]) & 4611686018427387903
+        ];
+    ELSE
+        lanes := base.fingerprint;
+        SELECT ARRAY[
+            mod(mod(coalesce(sum(n[1]::numeric - o[1]), 0) + coalesce(lanes[1], 0), 4611686018427387904) + 4611686018427387904, 4611686018427387904)::bigint,
+            mod(mod(coalesce(sum(n[2]::numeric - o[2]), 0) + coalesce(lanes[2], 0), 4611686018427387904) + 4611686018427387904, 4611686018427387904)::bigint,
+            mod(mod(coalesce(sum(n[3]::numeric - o[3]), 0) + coalesce(lanes[3], 0), 4611686018427387904) + 4611686018427387904, 4611686018427387904)::bigint
+        ] INTO lanes
+        FROM unnest(changed_slot_ids, old_event_nids, new_event_nids) AS change (slot_id, old_nid, new_nid),
+            state_entry_weight(slot_id, old_nid) AS o, state_entry_weight(slot_id, new_nid) AS n;
+    END IF;
 
     SELECT state_id INTO found_id FROM state_snapshots WHERE room_nid = of_room_nid AND fingerprint = lanes;
     IF FOUND THEN
         RETURN found_id;
     END IF;
 
-    LOOP
-        SELECT * INTO base FROM state_snapshots WHERE state_id = ancestor_id;
-        EXIT WHEN NOT FOUND OR 2 * cardinality(own_slot_ids) < base.entry_count;
-        SELECT coalesce(array_agg(slot_id ORDER BY slot_id), '{}'), coalesce(array_agg(event_nid ORDER BY slot_id), '{}')
-        INTO own_slot_ids, own_event_nids
-        FROM (
-            SELECT DISTINCT ON (slot_id) slot_id, event_nid
+    WHILE base.state_id IS NOT NULL AND 2 * cardinality(own_slot_ids) >= base.entry_count LOOP
+        IF cardinality(own_slot_ids) = 1 AND own_event_nids[1] <> 0 THEN
+            -- Likewise: one entry is put into its place.
+            place := width_bucket(own_slot_ids[1], base.slot_ids);
+            IF base.slot_ids[place] = own_slot_ids[1] THEN
+                base.event_nids[place] := own_event_nids[1];
+                own_slot_ids := base.slot_ids;
+                own_event_nids := base.event_nids;
+            ELSE
+                own_slot_ids := base.slot_ids[:place] || own_slot_ids || base.slot_ids[place + 1:];
+                own_event_nids := base.event_nids[:place] || own_event_nids || base.event_nids[place + 1:];
+            END IF;
+        ELSE
+            SELECT coalesce(array_agg(slot_id ORDER BY slot_id), '{}'), coalesce(array_agg(event_nid ORDER BY slot_id), '{}')
+            INTO own_slot_ids, own_event_nids
             FROM (
-                SELECT slot_id, event_nid, 0 AS distance
-                FROM unnest(own_slot_ids, own_event_nids) AS own (slot_id, event_nid)
-                UNION ALL
-                SELECT slot_id, event_nid, 1
-                FROM unnest(base.slot_ids, base.event_nids) AS absorbed (slot_id, event_nid)
-            ) AS both_differences
-            ORDER BY slot_id, distance
-        ) AS difference
-        -- Without a parent there is nothing that an empty slot would have to hide.
-        WHERE event_nid <> 0 OR base.parent_id IS NOT NULL;
+                SELECT DISTINCT ON (slot_id) slot_id, event_nid
+                FROM (
+                    SELECT slot_id, event_nid, 0 AS distance
+                    FROM unnest(own_slot_ids, own_event_nids) AS own (slot_id, event_nid)
+                    UNION ALL
+                    SELECT slot_id, event_nid, 1
+                    FROM unnest(base.slot_ids, base.event_nids) AS absorbed (slot_id, event_nid)
+                ) AS both_differences
+                ORDER BY slot_id, distance
+            ) AS difference
+            -- Without a parent there is nothing that an empty slot would have to hide.
+            WHERE event_nid <> 0 OR base.parent_id IS NOT NULL;
+        END IF;
         ancestor_id := base.parent_id;
+        EXIT WHEN ancestor_id IS NULL;
+        SELECT * INTO base FROM state_snapshots WHERE state_id = ancestor_id;
     END LOOP;
 
     INSERT INTO state_snapshots (room_nid, parent_id, fingerprint, entry_count, slot_ids, event_nids)
@@ -313,44 +346,78 @@ CREATE TYPE replaced_event AS (
 );
 CREATE TYPE new_push_exception AS (event bigint, user_id text, actions text, notify boolean, highlight boolean);
 
+-- Gives numbers to those slots that have none yet.
+CREATE FUNCTION add_slots(state_changes state_change[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    change state_change;
+    new_types text[] := '{}';
+    new_state_keys text[] := '{}';
+BEGIN
+    FOREACH change IN ARRAY state_changes LOOP
+        PERFORM FROM state_slots s WHERE s.type = change.type AND s.state_key = change.state_key;
+        IF NOT FOUND THEN
+            new_types := new_types || change.type;
+            new_state_keys := new_state_keys || change.state_key;
+        END IF;
+    END LOOP;
+    IF cardinality(new_types) > 0 THEN
+        -- In one order everywhere, for two rooms may add the same slots at the same time.
+        INSERT INTO state_slots (type, state_key)
+        SELECT n.type, n.state_key FROM unnest(new_types, new_state_keys) AS n (type, state_key)
+        ORDER BY n.type, n.state_key
+        ON CONFLICT DO NOTHING;
+    END IF;
+END
+$$;
+
 -- The memberships that follow from changes of the current state, and the counts of members in the room's summary.
 CREATE FUNCTION change_memberships(of_room_nid integer, nids bigint[], state_changes state_change[])
 RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    change state_change;
+    nid bigint;
+    old_membership text;
+    joined integer := 0;
+    invited integer := 0;
+    local_joined integer := 0;
 BEGIN
-    UPDATE room_summaries s SET
-        joined_members = s.joined_members + delta.joined,
-        invited_members = s.invited_members + delta.invited,
-        local_joined_members = s.local_joined_members + delta.local_joined
-    FROM (
-        SELECT
-            coalesce(sum((c.membership = 'join')::integer - coalesce(m.membership = 'join', false)::integer), 0) AS joined,
-            coalesce(sum((c.membership = 'invite')::integer - coalesce(m.membership = 'invite', false)::integer), 0)
-                AS invited,
-            coalesce(sum((c.membership = 'join')::integer - coalesce(m.membership = 'join', false)::integer)
-                FILTER (WHERE c.is_local), 0) AS local_joined
-        FROM unnest(state_changes) c
-        LEFT JOIN memberships m ON m.user_id = c.state_key AND m.room_nid = of_room_nid
-        WHERE c.membership IS NOT NULL
-    ) AS delta
-    WHERE s.room_nid = of_room_nid AND (delta.joined, delta.invited, delta.local_joined) <> (0, 0, 0);
+    -- One after the other: statements over single rows keep their plans, those over arrays are planned at each call.
+    FOREACH change IN ARRAY state_changes LOOP
+        CONTINUE WHEN change.membership IS NULL;
+        nid := CASE WHEN change.event < 0 THEN nids[-change.event] ELSE change.event END;
+        SELECT m.membership INTO old_membership
+        FROM memberships m WHERE m.user_id = change.state_key AND m.room_nid = of_room_nid;
+        joined := joined + (change.membership = 'join')::integer - coalesce(old_membership = 'join', false)::integer;
+        invited := invited + (change.membership = 'invite')::integer - coalesce(old_membership = 'invite', false)::integer;
+        IF change.is_local THEN
+            local_joined := local_joined + (change.membership = 'join')::integer
+                - coalesce(old_membership = 'join', false)::integer;
+        END IF;
 
-    INSERT INTO memberships (user_id, room_nid, membership, event_nid, sender, joined_nid)
-    SELECT c.state_key, of_room_nid, c.membership, n.event_nid, c.sender,
-        CASE WHEN c.membership = 'join' THEN n.event_nid END
-    FROM unnest(state_changes) c, LATERAL (SELECT CASE WHEN c.event < 0 THEN nids[-c.event] ELSE c.event END) AS n (event_nid)
-    WHERE c.membership IS NOT NULL
-    ON CONFLICT (user_id, room_nid) DO UPDATE SET
-        membership = excluded.membership,
-        joined_nid = CASE WHEN excluded.membership = 'join' THEN coalesce(memberships.joined_nid, excluded.joined_nid) END,
-        -- A membership that resolution took away has no event: the last one stays.
-        event_nid = coalesce(nullif(excluded.event_nid, 0), memberships.event_nid),
-        sender = excluded.sender,
-        forgotten = false,
-        position = stream_position();
+        INSERT INTO memberships (user_id, room_nid, membership, event_nid, sender, joined_nid)
+        VALUES (change.state_key, of_room_nid, change.membership, nid, change.sender,
+            CASE WHEN change.membership = 'join' THEN nid END)
+        ON CONFLICT (user_id, room_nid) DO UPDATE SET
+            membership = excluded.membership,
+            joined_nid = CASE WHEN excluded.membership = 'join' THEN coalesce(memberships.joined_nid, excluded.joined_nid) END,
+            -- A membership that resolution took away has no event: the last one stays.
+            event_nid = coalesce(nullif(excluded.event_nid, 0), memberships.event_nid),
+            sender = excluded.sender,
+            forgotten = false,
+            position = stream_position();
 
-    INSERT INTO membership_changes (user_id, room_nid, membership, event_nid)
-    SELECT c.state_key, of_room_nid, c.membership, CASE WHEN c.event < 0 THEN nids[-c.event] ELSE c.event END
-    FROM unnest(state_changes) c WHERE c.membership IS NOT NULL AND c.is_local;
+        IF change.is_local THEN
+            INSERT INTO membership_changes (user_id, room_nid, membership, event_nid)
+            VALUES (change.state_key, of_room_nid, change.membership, nid);
+        END IF;
+    END LOOP;
+    IF joined <> 0 OR invited <> 0 OR local_joined <> 0 THEN
+        UPDATE room_summaries s SET
+            joined_members = s.joined_members + joined,
+            invited_members = s.invited_members + invited,
+            local_joined_members = s.local_joined_members + local_joined
+        WHERE s.room_nid = of_room_nid;
+    END IF;
 END
 $$;
 
@@ -422,14 +489,17 @@ DECLARE
     room rooms%ROWTYPE;
     one new_event;
     line_id bigint;
+    last_position bigint;
     last_topological bigint;
     notifying integer;
     is_ignored boolean := false;
+    number integer := 0;
     slot integer;
     old_event_nid bigint;
     nid bigint;
     nids bigint[] := '{}';
     last_accepted bigint;
+    last_number integer;
     is_accepted boolean;
     is_shown boolean;
     covered bigint[];
@@ -447,10 +517,13 @@ BEGIN
     END IF;
     -- Who has missed so much would write into the past: on ends of the graph that many events have followed since.
     IF is_appended AND state_before_id IS NULL THEN
-        is_appended := new_events[1].prev_events && room.forward_extremities
-            OR cardinality(room.forward_extremities) = 0
-            OR (SELECT max(e.topological) FROM events e WHERE e.event_nid = ANY (new_events[1].prev_events)) + 20
-                >= (SELECT max(e.topological) FROM events e WHERE e.event_nid = ANY (room.forward_extremities));
+        is_appended := new_events[1].prev_events && room.forward_extremities OR cardinality(room.forward_extremities) = 0;
+        -- Apart, for an expression with a query in it is planned at each call.
+        IF NOT is_appended THEN
+            is_appended :=
+                (SELECT max(e.topological) FROM events e WHERE e.event_nid = ANY (new_events[1].prev_events)) + 20
+                    >= (SELECT max(e.topological) FROM events e WHERE e.event_nid = ANY (room.forward_extremities));
+        END IF;
     END IF;
     IF is_appended AND reviewed_redactions IS NOT NULL THEN
         is_appended := is_arrival_as_seen(of_room_nid, new_events, awaited_target, reviewed_redactions);
@@ -462,28 +535,23 @@ BEGIN
     -- Positions follow the order of event_nid. But who waits for the room's row may get its transaction's id while others,
     -- who began later, are faster: it would write into the past, and must try again in another transaction.
     position_written := stream_position();
-    IF EXISTS (SELECT FROM events e WHERE e.room_nid = of_room_nid AND e.position > position_written) THEN
+    SELECT e.position, e.notifying_count INTO last_position, notifying
+    FROM events e WHERE e.room_nid = of_room_nid AND e.position IS NOT NULL
+    ORDER BY e.position DESC, e.event_nid DESC LIMIT 1;
+    IF last_position > position_written THEN
         is_appended := false;
         RETURN;
     END IF;
+    notifying := coalesce(notifying, 0);
 
-    -- In one order everywhere, for two rooms may add the same slots at the same time.
     IF cardinality(state_changes) > 0 THEN
-        INSERT INTO state_slots (type, state_key)
-        SELECT c.type, c.state_key FROM unnest(state_changes) c
-        WHERE NOT EXISTS (SELECT FROM state_slots s WHERE s.type = c.type AND s.state_key = c.state_key)
-        ORDER BY c.type, c.state_key
-        ON CONFLICT DO NOTHING;
+        PERFORM add_slots(state_changes);
     END IF;
 
     -- What comes now stands at the end of history, wherever in the graph it belongs.
     last_topological := coalesce((
         SELECT e.topological FROM events e WHERE e.room_nid = of_room_nid AND e.topological IS NOT NULL
         ORDER BY e.topological DESC LIMIT 1
-    ), 0);
-    notifying := coalesce((
-        SELECT e.notifying_count FROM events e WHERE e.room_nid = of_room_nid AND e.position IS NOT NULL
-        ORDER BY e.position DESC, e.event_nid DESC LIMIT 1
     ), 0);
     IF cardinality(missing_event_ids) > 0 THEN
         -- Room for what lies in the gap.
@@ -493,8 +561,8 @@ BEGIN
     IF line_id IS NULL THEN
         line_id := derive_state(of_room_nid, NULL, '{}', '{}', '{}');
     END IF;
-
     FOREACH one IN ARRAY new_events LOOP
+        number := number + 1;
         is_accepted := one.rejected IS NULL AND NOT one.soft_failed;
         is_shown := is_accepted AND NOT one.is_hidden;
         IF is_shown THEN
@@ -534,6 +602,7 @@ BEGIN
         nids := nids || nid;
         IF is_accepted THEN
             last_accepted := nid;
+            last_number := number;
         END IF;
         IF is_accepted AND one.state_key IS NOT NULL AND state_before_id IS NULL THEN
             SELECT s.slot_id INTO slot FROM state_slots s WHERE s.type = one.type AND s.state_key = one.state_key;
@@ -585,8 +654,10 @@ BEGIN
             covered := covered_events(covered);
         END IF;
         extremity_nids := ARRAY (SELECT n FROM unnest(room.forward_extremities) AS n WHERE n <> ALL (covered));
+        IF reviewed_redactions IS NULL OR cardinality(extremity_nids) = 0 THEN
+            extremity_nids := extremity_nids || last_accepted;
         -- What was missing is followed by what it was missed for.
-        IF reviewed_redactions IS NULL OR cardinality(extremity_nids) = 0 OR NOT EXISTS (
+        ELSIF NOT EXISTS (
             SELECT FROM missing_events m
             WHERE m.room_nid = of_room_nid AND m.event_id = new_events[cardinality(new_events)].event_id
         ) THEN
@@ -623,6 +694,11 @@ BEGIN
     END IF;
 
     event_nids := nids;
+    IF extremity_nids = ARRAY[last_accepted] THEN
+        extremity_ids := ARRAY[new_events[last_number].event_id];
+        extremity_depths := ARRAY[new_events[last_number].depth];
+        RETURN;
+    END IF;
     SELECT array_agg(e.event_nid ORDER BY e.event_nid), array_agg(e.event_id ORDER BY e.event_nid),
         array_agg(e.depth ORDER BY e.event_nid)
     INTO extremity_nids, extremity_ids, extremity_depths

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from homeserver.config import load
 from homeserver.config.environment import unknown_variables, variables
 from homeserver.config.load import ConfigError, load_config, parse_config
 from homeserver.config.schema import Config
@@ -126,6 +127,11 @@ def test_all_mistakes_are_told_at_once_with_their_paths() -> None:
         ("server_name: a.b\nregistration: {enabled: true}", "registration.require_verification: nothing is set up"),
         ("server_name: a.b\nlisteners: [{port: 1}, {port: 1}]", "listeners[1].port: 127.0.0.1 port 1 is taken by lis"),
         ("server_name: a.b\ndatabase: {pool_size_min: 9, pool_size_max: 3}", "database.pool_size_min: must not be m"),
+        ("server_name: a.b\nmedia: {storage: s3}", "media.s3.bucket: is needed where media are kept in S3"),
+        (
+            "server_name: a.b\nmedia: {storage: s3, s3: {bucket: b, access_key_id: c}}",
+            "media.s3.access_key_id: is needed together with media.s3.secret_access_key",
+        ),
         ("server_name: a.b\npublic_baseurl: ftp://x", "public_baseurl: must be https://… or http://…"),
         ("server_name: a.b\npublic_baseurl: https://x:y/", "public_baseurl: must be https://… or http://…"),
         ("server_name: a.b\n? [a]\n: b", "a key must be a text"),
@@ -134,6 +140,13 @@ def test_all_mistakes_are_told_at_once_with_their_paths() -> None:
 def test_mistake(text: str, mistake: str) -> None:
     (found,) = mistakes(text)
     assert mistake in found
+
+
+def test_an_extra_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "find_spec", lambda _: None)
+    (found,) = mistakes("server_name: a.b\nmedia: {storage: s3, s3: {bucket: b}}")
+    assert found.endswith("pip install 'heliograph[s3]'")
+    assert read("server_name: a.b").media.storage == "files"
 
 
 def test_deep_nesting_is_a_mistake() -> None:

@@ -175,7 +175,7 @@ async def test_what_a_killed_worker_held_is_taken_over_in_seconds(database_url: 
     async with two_workers(database_url, tmp_path) as (server, _), leases(database_url) as held:
 
         async def both_hold_some() -> bool:
-            return len({process for process in (await held()).values()}) == 2
+            return len(set((await held()).values())) == 2
 
         await wait_until(both_hold_some)
         before = await held()
@@ -222,7 +222,7 @@ async def test_two_machines_share_one_database(database_url: str, tmp_path: Path
             client = await stack.enter_async_context(new_user(server.url, f"writer{number}"))
             for room_id in rooms:
                 await client.post(f"/rooms/{quote(room_id)}/join")
-            writers.append(Writer(client, f"writer{number}", rooms))
+            writers.append(Writer(client, f"writer{number}", rooms, pause_seconds=0.03))
             followers.append(Follower(await stack.enter_async_context(new_device(owner))))
         followers[0].client.url = one.url
         for follower in followers:

@@ -121,7 +121,10 @@ async def following(followers: Sequence[Follower], writers: Sequence[Writer]) ->
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(follower.run()) for follower in followers]
         yield
-        await wait_until(lambda: all(has_all(follower, writers) for follower in followers), seconds_max=20)
+        try:
+            await wait_until(lambda: all(has_all(follower, writers) for follower in followers), seconds_max=20)
+        except TimeoutError:
+            raise AssertionError([missing(follower, writers) for follower in followers]) from None
         for task in running:
             task.cancel()
 
@@ -140,6 +143,14 @@ def check_follower(follower: Follower, writers: Sequence[Writer]) -> None:
         expected = [text for writer in writers for text in writer.acknowledged if writer.room_of(text) == room_id]
         assert Counter(bodies) == Counter(expected)
         check_order(writers, bodies, room_id)
+
+
+def missing(follower: Follower, writers: Sequence[Writer]) -> list[str]:
+    """What a follower has not received of what was acknowledged."""
+    received = {
+        body for room_id in {room for writer in writers for room in writer.rooms} for body in follower.bodies(room_id)
+    }
+    return [text for writer in writers for text in writer.acknowledged if text not in received]
 
 
 def has_all(follower: Follower, writers: Sequence[Writer]) -> bool:

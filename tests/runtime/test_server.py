@@ -135,7 +135,7 @@ async def test_a_listener_serves_its_resources_and_nothing_else(http: aiohttp.Cl
     sections: dict[Resource, list[Section]] = {
         "client": [answering("client")],
         "federation": [answering("federation")],
-        "metrics": [metrics.section()],
+        "metrics": [metrics.section(lambda: None)],
     }
     first = ListenerConfig(port=0, resources=("client",))
     second = ListenerConfig(port=0, resources=("federation", "metrics"))

@@ -173,7 +173,7 @@ def slow_section(witness: Witness) -> Section:
     """Endpoints that wait until the witness lets them go on, and such that move much data."""
     s = Section("Slow")
 
-    @s.endpoint("GET", "/_matrix/client/v3/slow")
+    @s.endpoint("GET", "/_matrix/client/v3/slow", waits=True)
     async def slow_read(request: Request) -> Response:
         """Waits."""
         await witness.hold_up()

@@ -123,6 +123,8 @@ class Web:
         sent = {"host": "test", **(headers or {})}
         if token is not None:
             sent["authorization"] = f"Bearer {token}"
+        if content and not {"content-length", "transfer-encoding"} & {name.lower() for name in sent}:
+            sent["content-length"] = str(len(content))
         scope = {
             "type": "http",
             "http_version": "1.1",

@@ -16,7 +16,7 @@ from homeserver.config.schema.accounts import (
     SessionsConfig,
     TermsConfig,
 )
-from homeserver.config.schema.database import DatabaseConfig, RedisConfig
+from homeserver.config.schema.database import CachesConfig, DatabaseConfig, RedisConfig
 from homeserver.config.schema.federation import PRIVATE_RANGES, FederationConfig, KeyServerConfig
 from homeserver.config.schema.limits import ByteRateConfig, LimitsConfig, RateConfig, RateLimitsConfig
 from homeserver.config.schema.listeners import ListenerConfig, Resource, TlsConfig
@@ -31,6 +31,7 @@ from homeserver.core.ids import ServerName
 __all__ = [
     "PRIVATE_RANGES",
     "ByteRateConfig",
+    "CachesConfig",
     "Config",
     "DatabaseConfig",
     "DirectoryConfig",
@@ -78,6 +79,7 @@ class Config:
     """The ports to listen on, each with what it serves. One for other servers, without a reverse proxy:
     `{port: 8448, bind_addresses: [0.0.0.0], resources: [federation, media], tls: {…}}`."""
     database: DatabaseConfig = DatabaseConfig()
+    caches: CachesConfig = CachesConfig()
     redis: RedisConfig = RedisConfig()
     workers: Annotated[int, Range(1, 64)] = 1
     """How many processes share the work, about one for each processor; more than 1 needs `redis.url`."""

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis."""
+"""PostgreSQL, Redis, and what is kept in memory of them."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -28,6 +28,15 @@ class DatabaseConfig:
     """How long a transaction may do nothing; such a one holds back every reader."""
     slow_statement_ms: Amount = 1_000
     """Statements that take as long are told in the log, by name and without parameters; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachesConfig:
+    """What each worker keeps in memory of what it has read."""
+
+    total_bytes_max: Count = 48 * 1024 * 1024
+    """The space of all caches together. Where it is full, the largest of them forgets what was used least recently. A
+    worker takes about 90 MiB besides."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ class LocalAttemptCounts:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._empty_at: BoundedCache[str, float] = BoundedCache("login_attempts", weight_max=SUBJECTS_MAX)
+        # It holds off attackers, so that nothing of it goes for the sake of caches.
+        self._empty_at: BoundedCache[str, float] = BoundedCache("login_attempts", weight_max=SUBJECTS_MAX, bytes_each=0)
 
     async def take(self, subject: str, rate: RateConfig) -> float:
         """Counts an attempt; see `AttemptCounts`."""

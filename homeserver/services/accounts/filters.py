@@ -21,6 +21,7 @@ from storage.errors import UniqueViolation
 
 FILTERS_KEPT: Final = 1000
 _CACHED_MAX: Final = 10_000
+_FILTER_BYTES: Final = 2_000
 _ATTEMPTS: Final = 5
 
 
@@ -30,7 +31,9 @@ class Filters:
     def __init__(self, *, db: Database) -> None:
         self._db = db
         # A filter never changes once it has an id.
-        self._cached: BoundedCache[tuple[str, str], Filter] = BoundedCache("filters", weight_max=_CACHED_MAX)
+        self._cached: BoundedCache[tuple[str, str], Filter] = BoundedCache(
+            "filters", weight_max=_CACHED_MAX, bytes_each=_FILTER_BYTES
+        )
 
     async def define(self, requester: Requester, user_id: UserId, definition: Mapping[str, Any]) -> str:
         """Stores a filter; its id, which is the same for the same definition.

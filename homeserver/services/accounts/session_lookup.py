@@ -6,18 +6,19 @@ read), and for a moment where this process is the only one, which forgets at onc
 """
 
 import asyncio
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
 from homeserver.core.clock import Clock
 from homeserver.core.errors import UnavailableForNow
 from storage import sessions
+from storage.bounded_cache import BoundedCache
 from storage.database import Database
 from storage.errors import DatabaseError
 from storage.sessions import SessionRow
 
 _CACHED_MAX: Final = 50_000
+_SESSION_BYTES: Final = 800
 _BATCH_MAX: Final = 500
 _LOOKUP_SECONDS: Final = 20.0
 
@@ -39,7 +40,9 @@ class SessionLookup:
         self._db = db
         self._clock = clock
         self._fresh_seconds = fresh_ms / 1000
-        self._cached: OrderedDict[SessionKey, _Cached] = OrderedDict()
+        self._cached: BoundedCache[SessionKey, _Cached] = BoundedCache(
+            "sessions", weight_max=_CACHED_MAX, bytes_each=_SESSION_BYTES
+        )
         # Raised by every `forget`: what was read before it is not remembered.
         self._epoch = 0
         self._waiting: dict[SessionKey, asyncio.Future[SessionRow | None]] = {}
@@ -49,7 +52,6 @@ class SessionLookup:
         """A session with its user's standing; None if it has been ended."""
         cached = self._cached.get(key)
         if cached is not None and self._clock.monotonic() - cached.read_at < self._fresh_seconds:
-            self._cached.move_to_end(key)
             return cached.row
         return await self._read(key)
 
@@ -101,7 +103,4 @@ class SessionLookup:
 
     def _remember(self, rows: dict[SessionKey, SessionRow], read_at: float) -> None:
         for key, row in rows.items():
-            self._cached[key] = _Cached(row=row, read_at=read_at)
-            self._cached.move_to_end(key)
-        while len(self._cached) > _CACHED_MAX:
-            self._cached.popitem(last=False)
+            self._cached.put(key, _Cached(row=row, read_at=read_at))

@@ -9,7 +9,6 @@ https://www.rfc-editor.org/rfc/rfc7519
 
 import asyncio
 import hashlib
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,12 +20,14 @@ from homeserver.core.clock import Clock
 from homeserver.core.errors import UnknownToken
 from homeserver.core.ids import DeviceId, ServerName, UserId
 from storage import token_keys
+from storage.bounded_cache import BoundedCache
 from storage.database import Database
 from storage.token_keys import TokenKeyRow
 
 _ALGORITHM: Final = "EdDSA"
 _TOKEN_BYTES_MAX: Final = 4096
 _VERIFIED_MAX: Final = 20_000
+_TOKEN_BYTES: Final = 600
 # How often an unknown key id may make us read the table.
 _UNKNOWN_KEY_SECONDS: Final = 1.0
 
@@ -64,7 +65,9 @@ class TokenSigner:
         self._keys: _Keys | None = None
         self._reading = asyncio.Lock()
         # What has been verified is true as long as its key is known.
-        self._verified: OrderedDict[bytes, tuple[str, AccessClaims]] = OrderedDict()
+        self._verified: BoundedCache[bytes, tuple[str, AccessClaims]] = BoundedCache(
+            "access_tokens", weight_max=_VERIFIED_MAX, bytes_each=_TOKEN_BYTES
+        )
 
     async def sign(
         self,
@@ -103,7 +106,6 @@ class TokenSigner:
         keys = await self._current_keys()
         cached = self._verified.get(fingerprint)
         if cached is not None and cached[0] in keys.verifying:
-            self._verified.move_to_end(fingerprint)
             return cached[1]
         key_id = _key_id_of(token)
         if key_id not in keys.verifying and self._clock.monotonic() - keys.read_at >= _UNKNOWN_KEY_SECONDS:
@@ -112,9 +114,7 @@ class TokenSigner:
         if public_key is None:
             raise UnknownToken
         claims = _verified_claims(token, public_key, issuer=self._issuer)
-        self._verified[fingerprint] = (key_id, claims)
-        if len(self._verified) > _VERIFIED_MAX:
-            self._verified.popitem(last=False)
+        self._verified.put(fingerprint, (key_id, claims))
         return claims
 
     async def newest_key_ts(self) -> int:

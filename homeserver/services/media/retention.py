@@ -5,6 +5,8 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from prometheus_client import Gauge
+
 from homeserver.config.schema import MediaConfig
 from homeserver.core.clock import Clock
 from homeserver.core.ids import ServerName
@@ -31,6 +33,13 @@ from storage.remote_media import (
 from storage.url_previews import delete_old_previews
 
 logger = logging.getLogger(__name__)
+
+MEDIA_BYTES: Final = Gauge(
+    "heliograph_media_bytes",
+    "The space of uploads, and of copies of other servers' files, as of the last sweep.",
+    ["kind"],
+    multiprocess_mode="livemostrecent",
+)
 
 INTERVAL_SECONDS: Final = 600.0
 EXPIRED_KEPT_MS: Final = 86_400_000
@@ -79,6 +88,9 @@ class MediaRetention:
                     count = await delete(conn)
         await self._make_space()
         await self._contents.sweep()
+        async with self._db.connection() as conn:
+            MEDIA_BYTES.labels("local").set(await local_bytes(conn))
+            MEDIA_BYTES.labels("remote").set(await remote_bytes(conn))
 
     def _deletions(self) -> list[_Delete]:
         """Everything that goes by time; each removes a batch."""

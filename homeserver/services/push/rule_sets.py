@@ -39,7 +39,7 @@ class RuleSets:
         """Starts with nothing in memory."""
         self._db = db
         self._cache: BoundedCache[UserId, tuple[RuleSet, int]] = BoundedCache(
-            "push_rule_sets", weight_max=size_bytes_max, weigh=lambda kept: kept[1]
+            "push_rule_sets", weight_max=size_bytes_max, weigh=lambda kept: kept[1], bytes_each=1
         )
         self._changes = 0
         self._users_version = 0

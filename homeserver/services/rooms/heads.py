@@ -18,6 +18,8 @@ from storage.database import Connection
 from storage.room_heads import find_head
 
 _ENTRIES_OF_ROOM_MAX: Final = 1000
+# What an entry takes in memory: its event, parsed.
+_ENTRY_BYTES: Final = 3000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Heads:
     def __init__(self, *, entries_max: int = 20_000) -> None:
         """Takes how many entries of states are kept, of all rooms together."""
         self._cache: BoundedCache[RoomId, Head] = BoundedCache(
-            "room_heads", weight_max=entries_max, weigh=lambda head: 1 + len(head.entries)
+            "room_heads", weight_max=entries_max, weigh=lambda head: 1 + len(head.entries), bytes_each=_ENTRY_BYTES
         )
 
     def find_cached(self, room_id: RoomId, slots: Collection[StateKey]) -> Head | None:

@@ -28,6 +28,7 @@ from storage.push_actions import insert_push_actions, list_push_actions
 from storage.push_recipients import PushAudience, find_push_audience, list_display_names, list_joined_among
 
 ACTIONS_BYTES_MAX: Final = 1024
+_USER_BYTES: Final = 150
 """How long the actions may be that are kept with an event; of longer ones only the essential are kept."""
 
 _NOTHING: Final = "[]"
@@ -76,7 +77,10 @@ class PushEvaluation:
         self._server_name = server_name
         self._rule_sets = rule_sets
         self._audiences: BoundedCache[int, _KnownAudience] = BoundedCache(
-            "push_audiences", weight_max=users_max, weigh=lambda known: 10 + len(known.audience.deviating)
+            "push_audiences",
+            weight_max=users_max,
+            weigh=lambda known: 10 + len(known.audience.deviating),
+            bytes_each=_USER_BYTES,
         )
         self._actions_ids: dict[str, int] = {}
 

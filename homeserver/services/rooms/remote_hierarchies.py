@@ -26,6 +26,7 @@ _SERVERS_MAX: Final = 3
 _GOOD_SECONDS: Final = 300.0
 _FAILURE_SECONDS: Final = 60.0
 _ROOMS_MAX: Final = 20_000
+_ROOM_BYTES: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class RemoteHierarchies:
         self._remote = remote
         self._server_name = server_name
         self._outcomes: ExpiringCache[tuple[RoomId, bool], _Outcome] = ExpiringCache(
-            "remote_hierarchies", clock=clock, weight_max=_ROOMS_MAX, weigh=_weight
+            "remote_hierarchies", clock=clock, weight_max=_ROOMS_MAX, weigh=_weight, bytes_each=_ROOM_BYTES
         )
 
     async def find(

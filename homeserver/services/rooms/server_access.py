@@ -34,6 +34,8 @@ from storage.server_memberships import (
 from storage.state import Snapshot, StateStore
 from storage.users import list_erased
 
+# What a list of usual length takes in memory, compiled.
+_ACL_BYTES: Final = 10_000
 _REFUSAL: Final = "The server is not in the room, or may not take part in it"
 _HISTORY_VISIBILITY: Final[StateKey] = ("m.room.history_visibility", "")
 
@@ -45,7 +47,9 @@ class ServerAccess:
         """Takes the store of states, and how many compiled lists, and answers of them, are kept in memory."""
         self._states = states
         self._values = StateValues(states=states, cache_name="server_visibility_values")
-        self._acls: BoundedCache[ServerAclRow, ServerAcl] = BoundedCache("server_acls", weight_max=acls_max)
+        self._acls: BoundedCache[ServerAclRow, ServerAcl] = BoundedCache(
+            "server_acls", weight_max=acls_max, bytes_each=_ACL_BYTES
+        )
         self._answers: BoundedCache[tuple[ServerAclRow, ServerName], bool] = BoundedCache(
             "server_acl_answers", weight_max=answers_max
         )

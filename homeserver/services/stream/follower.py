@@ -31,7 +31,12 @@ BACKOFF_SECONDS_MAX: Final = 60.0
 RELEASE_SECONDS_MAX: Final = 3.0
 
 FAILURES: Final = Counter("heliograph_follower_failures", "Batches that failed and will be repeated.", ["follower"])
-LAG: Final = Gauge("heliograph_follower_lag_seconds", "How long ago the follower had handled everything.", ["follower"])
+LAG: Final = Gauge(
+    "heliograph_follower_lag_seconds",
+    "How long ago the follower had handled everything.",
+    ["follower"],
+    multiprocess_mode="livemostrecent",
+)
 
 
 class Batch:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from prometheus_client import Gauge
+from prometheus_client import Gauge, Histogram
 
 from homeserver.core.clock import Clock
 from storage.bus.base import INTEREST_SECONDS, WAKES_LOST, Bus, Subscription, kind_of
@@ -37,10 +37,18 @@ LOOK_SECONDS_MIN: Final = 0.1
 TICKED_KINDS: Final = frozenset({"presence:"})
 """Kinds of keys that nobody wakes over the bus, for the tick is soon enough."""
 
-WAITERS: Final = Gauge("heliograph_hub_waiters", "Tasks that wait for something new in the streams.")
+WAITERS: Final = Gauge(
+    "heliograph_hub_waiters", "Tasks that wait for something new in the streams.", multiprocess_mode="livesum"
+)
 WAKE_AGE: Final = Gauge(
     "heliograph_stream_bound_age_seconds",
     "How long the oldest wake has been held back by an open transaction; should be milliseconds.",
+    multiprocess_mode="livemax",
+)
+WAKE_SECONDS: Final = Histogram(
+    "heliograph_wake_seconds",
+    "From the coming of a wake to its being passed on to those who wait.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5),
 )
 
 
@@ -207,6 +215,7 @@ class Hub:
             wake = await wakes.next()
             for key in wake.keys:
                 if wake.position < self._known_bound:
+                    WAKE_SECONDS.observe(0)
                     self._pass_on(key, wake.position)
                 elif len(self._pending) < KEYS_PENDING_MAX or key in self._pending:
                     position, since = self._pending.get(key, (wake.position, self._clock.monotonic()))
@@ -237,9 +246,11 @@ class Hub:
             patience_seconds = min(2 * patience_seconds, PATIENCE_SECONDS_MAX)
 
     def _pass_on_below(self, bound: int) -> bool:
-        ready = [(key, position) for key, (position, _) in self._pending.items() if position < bound]
-        for key, position in ready:
+        now = self._clock.monotonic()
+        ready = [(key, position, since) for key, (position, since) in self._pending.items() if position < bound]
+        for key, position, since in ready:
             del self._pending[key]
+            WAKE_SECONDS.observe(now - since)
             self._pass_on(key, position)
         return bool(ready)
 

@@ -16,6 +16,8 @@ from storage.bounded_cache import BoundedCache
 from storage.database import Connection
 
 ROOMS_REMEMBERED_MAX: Final = 1_000_000
+# What a room takes in memory: its id, and the keys under which the hub knows it.
+_ROOM_BYTES: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,10 @@ class InterestsOfUsers:
         """Starts with nothing in memory; `rooms_max` bounds the rooms of all users together."""
         self._recent = recent
         self._remembered: BoundedCache[UserId, Interests] = BoundedCache(
-            "sync_interests", weight_max=rooms_max, weigh=lambda kept: 1 + len(kept.joined) + len(kept.ignored)
+            "sync_interests",
+            weight_max=rooms_max,
+            weigh=lambda kept: 1 + len(kept.joined) + len(kept.ignored),
+            bytes_each=_ROOM_BYTES,
         )
 
     def find_remembered(self, user_id: UserId) -> Interests | None:

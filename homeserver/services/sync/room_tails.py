@@ -49,7 +49,7 @@ class RoomTails:
     def __init__(self, *, bytes_max: int = TAILS_BYTES_MAX) -> None:
         """Starts with none."""
         self._tails: BoundedCache[int, _Tail] = BoundedCache(
-            "room_tails", weight_max=bytes_max, weigh=lambda tail: tail.bytes
+            "room_tails", weight_max=bytes_max, weigh=lambda tail: tail.bytes, bytes_each=1
         )
         self._wanted: set[int] = set()
 

@@ -7,12 +7,19 @@ from typing import Any
 
 from PIL import Image
 
-from tests.api.server import Client
+from homeserver.config.schema import MediaConfig
+from homeserver.core.ids import ServerName
+from homeserver.runtime.media_store import media_store
+from homeserver.services.media.contents import Contents
+from homeserver.services.media.retention import MediaRetention
+from storage.database import Database
+from tests.api.server import Client, Site
 from tests.s3_server import Bucket
 from tests.web.harness import Reply
 
 V1 = "/_matrix/client/v1/media"
 OLD = "/_matrix/media/v3"
+DAY_SECONDS = 86_400
 
 
 @dataclass
@@ -78,6 +85,20 @@ class Gallery:
         """How much has come of files that are not whole yet."""
         folder = self.client.server.config.data_dir / "media" / "incoming"
         return sum(path.stat().st_size for path in folder.glob("*"))
+
+
+async def sweep(site: Site, db: Database, **settings: Any) -> None:
+    """What is done every ten minutes, with other settings; files without a name are old enough."""
+    site.clock.advance(601)
+    async with media_store(site.config, site.clock) as store:
+        retention = MediaRetention(
+            db=db,
+            contents=Contents(db=db, store=store, clock=site.clock),
+            config=MediaConfig(**settings),
+            server_name=ServerName("test"),
+            clock=site.clock,
+        )
+        await retention.sweep()
 
 
 def picture(

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from homeserver.config.schema import Config
+from storage.database import Database
 from tests.api.media.api import Gallery
 from tests.api.server import CONFIG, Client, Site, composed_server, with_changes
 from tests.s3_server import Bucket
@@ -49,3 +50,19 @@ async def bob(site: Site) -> Client:
 async def gallery(alice: Client) -> Gallery:
     """What Alice uploads and downloads."""
     return Gallery(alice)
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[Database]:
+    """The server's database."""
+    async with Database(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def admin(site: Site, db: Database) -> Client:
+    """An administrator."""
+    client = await site.register("admin")
+    async with db.connection() as conn:
+        await conn.execute("UPDATE users SET is_admin = true WHERE user_id = $1", client.user_id)
+    return await site.login("admin")

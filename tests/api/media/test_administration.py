@@ -5,7 +5,6 @@ https://element-hq.github.io/synapse/latest/admin_api/media_admin_api.html
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -14,44 +13,12 @@ from homeserver.config.schema import MediaConfig, UrlPreviewsConfig
 from homeserver.core.ids import ServerName
 from homeserver.runtime.media_store import media_store
 from homeserver.services.media.contents import Contents
-from homeserver.services.media.retention import MediaRetention
 from storage.database import Database
 from storage.remote_media import RemoteMedia, insert_remote_media
-from tests.api.media.api import V1, Gallery, picture
+from tests.api.media.api import DAY_SECONDS, V1, Gallery, picture, sweep
 from tests.api.server import Client, Site, refused
 
 ADMIN = "/_synapse/admin/v1"
-DAY_SECONDS = 86_400
-
-
-@pytest.fixture
-async def db(database_url: str) -> AsyncIterator[Database]:
-    """The server's database."""
-    async with Database(database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def admin(site: Site, db: Database) -> Client:
-    """An administrator."""
-    client = await site.register("admin")
-    async with db.connection() as conn:
-        await conn.execute("UPDATE users SET is_admin = true WHERE user_id = $1", client.user_id)
-    return await site.login("admin")
-
-
-async def sweep(site: Site, db: Database, **settings: Any) -> None:
-    """What is done every ten minutes, with other settings; files without a name are old enough."""
-    site.clock.advance(601)
-    async with media_store(site.config, site.clock) as store:
-        retention = MediaRetention(
-            db=db,
-            contents=Contents(db=db, store=store, clock=site.clock),
-            config=MediaConfig(**settings),
-            server_name=ServerName("test"),
-            clock=site.clock,
-        )
-        await retention.sweep()
 
 
 async def test_only_administrators(gallery: Gallery, alice: Client) -> None:
@@ -62,6 +29,9 @@ async def test_only_administrators(gallery: Gallery, alice: Client) -> None:
         ("POST", "/media/delete?before_ts=30000000000"),
         ("POST", "/purge_media_cache"),
         ("GET", f"/users/{alice.user_id}/media"),
+        ("GET", "/room/!a:test/media"),
+        ("DELETE", "/room/!a:test/media"),
+        ("POST", "/room/!a:test/media/quarantine"),
     ):
         refused(await alice.call(method, f"{ADMIN}{target.partition('?')[0]}"), 403, "M_FORBIDDEN")
 
