@@ -217,6 +217,9 @@ async def place_events(conn: Connection, placement: Placement) -> None:
         await conn.execute(INSERT_PENDING_REDACTIONS, room_nid, targets, redaction_nids)
     if placement.replaced_events:
         await _replace(conn, placement)
+    if any(event.texts for event in events):
+        # They may be in the current state already, as it was told when this server came into the room.
+        await conn.execute(RAISE_STATE_VERSION, room_nid)
 
 
 async def _derive_states(conn: Connection, room_nid: int, states: Sequence[DerivedState]) -> Sequence[int]:

@@ -40,6 +40,14 @@ async def upsert_signed_users(conn: Connection, signer_id: UserId, user_ids: Col
     return position
 
 
+DELETE_SIGNED_USERS: Final = "DELETE FROM signed_users WHERE signer_id = $1"
+
+
+async def delete_signed_users(conn: Connection, signer_id: UserId) -> None:
+    """Forgets whose master keys a user has signed."""
+    await conn.execute(DELETE_SIGNED_USERS, signer_id)
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceListChanges:
     """What a user must know of the devices of others, and of its own.

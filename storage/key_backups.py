@@ -118,6 +118,19 @@ async def delete_key_backup(conn: Connection, user_id: UserId, version: int) -> 
     return found is not None
 
 
+DELETE_KEYS_OF_BACKUPS: Final = "DELETE FROM key_backup_keys WHERE user_id = $1"
+UPDATE_KEY_BACKUPS_DELETED: Final = """
+    UPDATE key_backups SET deleted = true, auth_data = '{}', key_count = 0, etag = etag + 1
+    WHERE user_id = $1 AND NOT deleted
+"""
+
+
+async def delete_key_backups(conn: Connection, user_id: UserId) -> None:
+    """Deletes all backups of a user with their keys. It needs a transaction."""
+    await conn.execute(UPDATE_KEY_BACKUPS_DELETED, user_id)
+    await conn.execute(DELETE_KEYS_OF_BACKUPS, user_id)
+
+
 # Of two keys for a session the better one stays: verified, then from an earlier message on, then less often forwarded.
 UPSERT_KEYS: Final = """
     WITH written AS (

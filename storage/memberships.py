@@ -6,6 +6,7 @@ from typing import Final
 
 from homeserver.core.ids import RoomId, ServerName, UserId
 from storage.database import Connection, Row
+from storage.rooms import RoomRow, room_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,41 @@ async def find_membership(conn: Connection, *, room_id: RoomId, user_id: UserId)
     """A user's membership of a room; None if it never had one."""
     row = await conn.fetchrow(SELECT_MEMBERSHIP, room_id, user_id)
     return None if row is None else _membership(row)
+
+
+@dataclass(frozen=True, slots=True)
+class RoomForUser:
+    """A room, and what a user has to do with it.
+
+    Attributes:
+        membership: the user's; None if it never had one.
+        is_partial: not all members of the room are known yet.
+    """
+
+    room: RoomRow
+    membership: MembershipRow | None
+    is_partial: bool
+
+
+SELECT_ROOM_FOR_USER: Final = """
+    SELECT r.room_nid, r.room_id, r.room_version, r.state_version, r.state_id, r.forward_extremities,
+        m.user_id, m.membership, m.event_nid, m.sender, m.forgotten,
+        EXISTS (SELECT FROM partial_rooms p WHERE p.room_nid = r.room_nid) AS is_partial
+    FROM rooms r LEFT JOIN memberships m ON m.room_nid = r.room_nid AND m.user_id = $2
+    WHERE r.room_id = $1
+"""
+
+
+async def find_room_for_user(conn: Connection, *, room_id: RoomId, user_id: UserId) -> RoomForUser | None:
+    """A room and a user's membership of it; None if this server has never heard of the room."""
+    row = await conn.fetchrow(SELECT_ROOM_FOR_USER, room_id, user_id)
+    if row is None:
+        return None
+    return RoomForUser(
+        room=room_row(row),
+        membership=None if row["membership"] is None else _membership(row),
+        is_partial=row["is_partial"],
+    )
 
 
 SELECT_ROOMS_OF_USER: Final = """

@@ -29,7 +29,8 @@ class RoomRow:
     forward_extremities: Sequence[int]
 
 
-def _room(row: Row) -> RoomRow:
+def room_row(row: Row) -> RoomRow:
+    """Reads a row with the columns of a room."""
     return RoomRow(
         room_nid=row["room_nid"],
         room_id=RoomId(row["room_id"]),
@@ -48,7 +49,7 @@ SELECT_ROOM: Final = """
 async def find_room(conn: Connection, room_id: RoomId) -> RoomRow | None:
     """A room by its id; None if this server has never heard of it."""
     row = await conn.fetchrow(SELECT_ROOM, room_id)
-    return None if row is None else _room(row)
+    return None if row is None else room_row(row)
 
 
 async def get_room(conn: Connection, room_id: RoomId) -> RoomRow:
@@ -71,7 +72,7 @@ SELECT_ROOMS: Final = """
 
 async def list_rooms(conn: Connection, room_nids: Collection[int]) -> list[RoomRow]:
     """Rooms by their numbers, in no order; unknown ones are absent."""
-    return [_room(row) for row in await conn.fetch(SELECT_ROOMS, list(room_nids))]
+    return [room_row(row) for row in await conn.fetch(SELECT_ROOMS, list(room_nids))]
 
 
 INSERT_ROOM: Final = """

@@ -4,6 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+import orjson
+
 from homeserver.core.filters import RoomEventFilter
 from homeserver.core.ids import RoomId, UserId
 from storage.database import Connection
@@ -51,16 +53,40 @@ async def list_state_events(
     return [stored_event(row) for row in rows]
 
 
-SELECT_MEMBER_EVENTS: Final = """
-    SELECT * FROM stored_events e
-    WHERE e.event_nid = ANY ($1::bigint[]) AND e.type = 'm.room.member'
-    ORDER BY e.event_nid
+@dataclass(frozen=True, slots=True)
+class StateText:
+    """A state event, as far as who shows the whole state of a room needs to know.
+
+    Attributes:
+        membership: what a member event says; None for other events.
+        client_json: the event as clients see it. Its last member is `unsigned`.
+    """
+
+    membership: object
+    is_member: bool
+    origin_server_ts: int
+    client_json: str
+
+
+SELECT_STATE_TEXTS: Final = """
+    SELECT type = 'm.room.member' AS is_member, origin_server_ts, client_json
+    FROM events
+    WHERE event_nid = ANY ($1::bigint[])
+    ORDER BY event_nid
 """
 
 
-async def list_member_events(conn: Connection, event_nids: Collection[int]) -> list[StoredEvent]:
-    """Those of some state events that are member events, in the order of their arrival."""
-    return [stored_event(row) for row in await conn.fetch(SELECT_MEMBER_EVENTS, list(event_nids))]
+async def list_state_texts(conn: Connection, event_nids: Collection[int]) -> list[StateText]:
+    """State events by their numbers, in the order of their arrival; unknown ones are absent."""
+    return [
+        StateText(
+            membership=orjson.loads(client_json)["content"].get("membership") if is_member else None,
+            is_member=is_member,
+            origin_server_ts=origin_server_ts,
+            client_json=client_json,
+        )
+        for is_member, origin_server_ts, client_json in await conn.fetch(SELECT_STATE_TEXTS, list(event_nids))
+    ]
 
 
 SELECT_JOINED_MEMBERS: Final = """

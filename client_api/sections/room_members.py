@@ -5,6 +5,8 @@ https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidme
 
 from typing import Final
 
+import orjson
+
 from client_api.pagination import token_parameter
 from homeserver.core.ids import RoomId
 from homeserver.services.rooms.members import MemberProfile, RoomMembers
@@ -33,7 +35,7 @@ def section(members: RoomMembers) -> Section:
             membership=request.query_choice("membership", MEMBERSHIPS),
             not_membership=request.query_choice("not_membership", MEMBERSHIPS),
         )
-        return Response({"chunk": chunk})
+        return Response({"chunk": orjson.Fragment(f"[{','.join(chunk)}]")})
 
     @s.endpoint(
         "GET",

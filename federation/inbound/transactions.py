@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import orjson
+from prometheus_client import Counter
 
 from federation.inbound.origin import origin_of
 from homeserver.core.edu import Edu, parse_edu
@@ -34,6 +35,10 @@ BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 
 _TRANSACTION_ID_BYTES_MAX: Final = 255
 _ROOMS_SIDE_BY_SIDE: Final = 8
+
+RECEIVED_PDUS: Final = Counter(
+    "heliograph_federation_received_pdus", "Events that other servers pushed, by what became of them.", ["outcome"]
+)
 
 TRANSACTION: Final[Mapping[str, Any]] = {
     "type": "object",

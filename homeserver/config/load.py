@@ -129,7 +129,7 @@ def s3_mistakes(config: Config) -> Iterator[str]:
     """Why media cannot be kept in a bucket as it is configured."""
     if find_spec("aiobotocore") is None:
         yield "media.storage: s3 needs more than is installed; install it by: pip install 'heliograph[s3]'"
-    if not config.media.s3.bucket:
+    if config.media.s3.bucket is None:
         yield "media.s3.bucket: is needed where media are kept in S3"
     if (config.media.s3.access_key_id is None) != (config.media.s3.secret_access_key is None):
         yield "media.s3.access_key_id: is needed together with media.s3.secret_access_key, or neither of them"

@@ -77,7 +77,7 @@ class _IdleTimer:
 
 
 class _GatheringWriter:
-    """Writes what comes in one round of the event loop at once: else the head and the body of an answer go one by one."""
+    """Writes at once what comes in one round of the event loop: else an answer's head and body go one by one."""
 
     def __init__(self, writer: asyncio.StreamWriter, loop: asyncio.AbstractEventLoop) -> None:
         self._writer = writer

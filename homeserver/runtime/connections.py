@@ -19,6 +19,7 @@ from hypercorn.utils import wrap_app
 from homeserver.runtime.connection import Connection
 
 CANCEL_SECONDS_MAX: Final = 1.0
+PAUSE_SECONDS_MAX: Final = 0.2
 
 
 class Connections:
@@ -29,12 +30,17 @@ class Connections:
         self._app = wrap_app(_Farewell(app, self), config.wsgi_max_body_size, "asgi")
         self._config = config
         self._sockets = sockets
-        self._context = WorkerContext(None)
+        self._context = _Context()
         self._servers: list[asyncio.Server] = []
         self._running: dict[asyncio.Task[Any], Connection] = {}
         self._all_gone = asyncio.Event()
         self._all_gone.set()
-        self.is_retiring = False
+        self._is_cutting_off = False
+
+    @property
+    def is_retiring(self) -> bool:
+        """Whether clients are to connect elsewhere."""
+        return self._context.retiring.is_set()
 
     async def start(self) -> None:
         """Accepts connections from now on."""
@@ -49,7 +55,7 @@ class Connections:
 
     def retire(self) -> None:
         """Accepts no more; clients are told with each answer (of HTTP/1.1) that they shall connect anew."""
-        self.is_retiring = True
+        self._context.retiring.set()
         for server in self._servers:
             server.close()
 
@@ -66,7 +72,7 @@ class Connections:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds_max):
                 await self.wait_closed()
-        late = set(self._running)
+        late, self._is_cutting_off = set(self._running), True
         for task in late:
             task.cancel()
         if late:
@@ -84,10 +90,29 @@ class Connections:
             await connection
         except* (ConnectionError, ssl.SSLError):
             pass  # of a peer that has gone, or goes on sending on a connection that is being closed
+        except* asyncio.CancelledError:
+            if not self._is_cutting_off:
+                raise
         finally:
             del self._running[task]
             if not self._running:
                 self._all_gone.set()
+
+
+class _Context(WorkerContext):
+    """What connections share; the pause between a WebSocket's pings ends soon, for the connection lasts as long."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.retiring = asyncio.Event()
+
+    async def sleep(self, wait: float) -> None:  # type: ignore[override]
+        """Waits, but not for long once the connections are to end."""
+        is_retiring = self.retiring.is_set()
+        event, seconds = (asyncio.Event(), min(wait, PAUSE_SECONDS_MAX)) if is_retiring else (self.retiring, wait)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()
 
 
 class _Farewell:

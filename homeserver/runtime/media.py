@@ -21,7 +21,7 @@ from homeserver.services.media.byte_rates import ByteBuckets, ByteRates, LocalBy
 from homeserver.services.media.contents import Contents
 from homeserver.services.media.downloads import Downloads
 from homeserver.services.media.picture_processes import PictureProcesses
-from homeserver.services.media.ports import RemoteMediaSource
+from homeserver.services.media.ports import RemoteMediaSource, WebPages
 from homeserver.services.media.previews import UrlPreviews
 from homeserver.services.media.redis_byte_buckets import RedisByteBuckets
 from homeserver.services.media.remote_copies import RemoteCopies
@@ -101,23 +101,28 @@ async def compose_media(
     ]
     if config.url_previews.enabled:
         http = await stack.enter_async_context(make_http_client(means.config.federation))
-        previews = UrlPreviews(
-            db=db,
-            contents=contents,
-            processes=processes,
-            pages=HttpWebPages(http),
-            config=config.url_previews,
-            server_name=server_name,
-            require_authentication=config.require_authentication,
-            clock=clock,
-        )
-        sections.append(media_previews.section(previews))
+        sections.append(_previews(means, contents=contents, processes=processes, pages=HttpWebPages(http)))
     return Media(
         sections=sections,
         admin_sections=(admin_media.section(administration, server_name),),
         federation_sections=(served_media.section(downloads, thumbnails, server_name=server_name),),
         background=(BackgroundTask("media_retention", retention.run),),
     )
+
+
+def _previews(means: Means, *, contents: Contents, processes: PictureProcesses, pages: WebPages) -> Section:
+    config = means.config.media
+    previews = UrlPreviews(
+        db=means.db,
+        contents=contents,
+        processes=processes,
+        pages=pages,
+        config=config.url_previews,
+        server_name=means.config.server_name,
+        require_authentication=config.require_authentication,
+        clock=means.clock,
+    )
+    return media_previews.section(previews)
 
 
 def _rates(name: str, config: ByteRateConfig, file_bytes_max: int, buckets: ByteBuckets) -> ByteRates:

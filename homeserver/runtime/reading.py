@@ -125,9 +125,10 @@ def _about_rooms(means: Means, rooms: Rooms, *, directory: RoomDirectory, remote
     hierarchies = RemoteHierarchies(remote=remotes.directories, clock=clock, server_name=server_name)
     members = RoomMembers(
         db=db,
+        clock=clock,
         access=rooms.access,
-        renderer=rooms.renderer,
         states=rooms.states,
+        texts=rooms.state_texts,
         completeness=PartialStates(db=db, clock=clock),
     )
     return (

@@ -31,6 +31,7 @@ from homeserver.services.rooms.send import MessageEvents
 from homeserver.services.rooms.server_access import ServerAccess
 from homeserver.services.rooms.state import RoomState
 from homeserver.services.rooms.state_consequences import StateConsequences
+from homeserver.services.rooms.state_texts import StateTexts
 from homeserver.services.rooms.stripped_state import StrippedState
 from homeserver.services.rooms.succession import RoomRules, RoomSuccession
 from homeserver.services.rooms.upgrade import RoomUpgrades
@@ -52,6 +53,7 @@ class Rooms:
     renderer: EventRenderer
     state_consequences: StateConsequences
     states: StateStore
+    state_texts: StateTexts
     stripped_state: StrippedState
     sections: Sequence[Section]
 
@@ -80,6 +82,7 @@ def compose_rooms(
     config, db = means.config, means.db
     states, appender = writing.states, writing.appender
     access = RoomAccess(states=states)
+    state_texts = StateTexts(states=states)
     aliases = AliasLookup(db=db, clock=means.clock, server_name=config.server_name, remote=remotes.directories)
     succession = RoomSuccession(db=db, bus=means.bus, room_rules=room_rules)
     memberships = Memberships(
@@ -100,6 +103,7 @@ def compose_rooms(
         access=access,
         aliases=aliases,
         states=states,
+        texts=state_texts,
         events=EventCache(),
         server_name=config.server_name,
     )
@@ -113,6 +117,7 @@ def compose_rooms(
         renderer=EventRenderer(clock=means.clock, aggregations=Aggregations(access=access)),
         state_consequences=StateConsequences(db=db, appender=appender, succession=succession),
         states=states,
+        state_texts=state_texts,
         stripped_state=StrippedState(states=states),
         sections=(
             create_room.section(_creation(means, appender=appender, memberships=memberships)),

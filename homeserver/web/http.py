@@ -195,7 +195,7 @@ class _HttpTransport:
 
 
 def _says_that_it_has_no_body(scope: Scope, headers: Mapping[str, str]) -> bool:
-    """Whether it is known, before anything of it is read, that a request has no body: in HTTP/1, headers announce it."""
+    """Whether it is known, before anything of it is read, that a request has no body: in HTTP/1, headers tell."""
     if scope["method"] not in ("GET", "HEAD") or not scope.get("http_version", "").startswith("1"):
         return False
     return "content-length" not in headers and "transfer-encoding" not in headers

@@ -61,6 +61,7 @@ class S3Bytes:
     def __init__(self, config: S3Config, *, spool_folder: Path, clock: Clock) -> None:
         """Takes where the bucket is, and a folder of this machine for what is on its way."""
         self._config = config
+        self._prefix = f"{config.prefix or ''}content/"
         self._spool = Spool(spool_folder)
         self._clock = clock
         self._stack = AsyncExitStack()
@@ -143,7 +144,7 @@ class S3Bytes:
     def key_of(self, sha256: bytes) -> str:
         """Under which key bytes lie."""
         name = sha256.hex()
-        return f"{self._config.prefix}content/{name[:2]}/{name[2:4]}/{name}"
+        return f"{self._prefix}{name[:2]}/{name[2:4]}/{name}"
 
     async def put(self, file: SpooledFile) -> None:
         """Puts a finished file in its place.
@@ -209,7 +210,7 @@ class S3Bytes:
         markers: dict[str, str] = {}
         while True:
             try:
-                page = await self.call("list_multipart_uploads", Prefix=f"{self._config.prefix}content/", **markers)
+                page = await self.call("list_multipart_uploads", Prefix=self._prefix, **markers)
             except UnknownOperation as error:
                 logger.warning("The parts of interrupted uploads cannot be swept: %s", error)
                 return

@@ -99,9 +99,11 @@ CREATE TABLE state_snapshots (
     -- Slot and event of each entry that differs from the parent, by slot; event 0 says that the slot is empty.
     slot_ids integer[] NOT NULL,
     event_nids bigint[] NOT NULL,
+    -- Since when nothing is known to refer to it; NULL for one in use, and for one that somebody has found again since.
+    unreferenced_since timestamptz,
     UNIQUE (room_nid, fingerprint)
 );
-COMMENT ON TABLE state_snapshots IS 'States of rooms. Bound: changes of state; unreferenced ones are swept.';
+COMMENT ON TABLE state_snapshots IS 'States of rooms. Bound: changes of state; what nothing refers to is swept by the collection of states.';
 
 CREATE TABLE current_state (
     room_nid integer NOT NULL,
@@ -233,6 +235,9 @@ DECLARE
     found_id bigint;
 BEGIN
     SELECT * INTO base FROM state_snapshots WHERE state_id = base_id;
+    IF base_id IS NOT NULL AND base.state_id IS NULL THEN
+        RAISE foreign_key_violation USING MESSAGE = 'The state has been collected, for nothing referred to it';
+    END IF;
     IF cardinality(changed_slot_ids) = 1 THEN
         -- By far the most frequent case, without a query. Of numbers of 62 bits, the sum of two is no overflow.
         old_weight := state_entry_weight(changed_slot_ids[1], old_event_nids[1]);
@@ -255,6 +260,9 @@ BEGIN
 
     SELECT state_id INTO found_id FROM state_snapshots WHERE room_nid = of_room_nid AND fingerprint = lanes;
     IF FOUND THEN
+        -- The caller may be about to refer to it.
+        UPDATE state_snapshots SET unreferenced_since = NULL
+        WHERE state_id = found_id AND unreferenced_since IS NOT NULL;
         RETURN found_id;
     END IF;
 
@@ -493,6 +501,7 @@ DECLARE
     last_topological bigint;
     notifying integer;
     is_ignored boolean := false;
+    is_placed boolean := false;
     number integer := 0;
     slot integer;
     old_event_nid bigint;
@@ -524,6 +533,11 @@ BEGIN
                 (SELECT max(e.topological) FROM events e WHERE e.event_nid = ANY (new_events[1].prev_events)) + 20
                     >= (SELECT max(e.topological) FROM events e WHERE e.event_nid = ANY (room.forward_extremities));
         END IF;
+    END IF;
+    IF is_appended AND state_before_id IS NOT NULL THEN
+        -- If it was found out long ago, it may have been collected.
+        PERFORM FROM state_snapshots s WHERE s.state_id = state_before_id;
+        is_appended := FOUND;
     END IF;
     IF is_appended AND reviewed_redactions IS NOT NULL THEN
         is_appended := is_arrival_as_seen(of_room_nid, new_events, awaited_target, reviewed_redactions);
@@ -592,6 +606,7 @@ BEGIN
             -- It keeps its number, which states refer to, and so has no place in the stream: that would be out of order.
             -- Clients are told of it by the state that it changes, and by history.
             nid := one.outlier_nid;
+            is_placed := true;
             UPDATE events e SET topological = CASE WHEN is_shown THEN last_topological END, state_id = line_id,
                 prev_event_nids = one.prev_events, rejected = coalesce(e.rejected, one.rejected),
                 soft_failed = one.soft_failed, redacted_by = coalesce(e.redacted_by, one.redacted_by),
@@ -614,7 +629,8 @@ BEGIN
         END IF;
     END LOOP;
 
-    IF cardinality(state_changes) > 0 OR is_state_forked THEN
+    -- What was known before may be in the current state, and have another text now.
+    IF cardinality(state_changes) > 0 OR is_state_forked OR is_placed THEN
         state_version := room.state_version + 1;
     ELSE
         state_version := room.state_version;

@@ -49,8 +49,8 @@ CREATE INDEX event_push_exceptions_thread ON event_push_exceptions (user_id, roo
     WHERE thread_root IS NOT NULL;
 CREATE INDEX event_push_exceptions_redacted ON event_push_exceptions (user_id, room_nid, event_nid) WHERE redacted;
 
--- Up to where users have read by sending something themselves.
-CREATE INDEX events_sent ON events (sender, room_nid, thread_root, event_nid)
+-- Up to where users have read by sending something themselves. The sender as a hash, for there is an entry for each event.
+CREATE INDEX events_sent ON events (hashtext(sender), room_nid, thread_root, event_nid)
     WHERE transaction_id IS NOT NULL AND redacted_by IS NULL AND type <> 'm.room.redaction';
 -- What notifying_count does not tell.
 CREATE INDEX events_push_redacted ON events (room_nid, event_nid)
@@ -127,7 +127,8 @@ BEGIN
         ) receipt
         LEFT JOIN LATERAL (
             SELECT e.event_nid FROM events e
-            WHERE e.sender = of_user_id AND e.room_nid = m.room_nid AND e.thread_root IS NULL
+            WHERE hashtext(e.sender) = hashtext(of_user_id) AND e.sender = of_user_id
+                AND e.room_nid = m.room_nid AND e.thread_root IS NULL
                 AND e.transaction_id IS NOT NULL AND e.redacted_by IS NULL AND e.type <> 'm.room.redaction'
             -- In an order that only events_sent has: any other index would be searched from its end.
             ORDER BY e.thread_root DESC, e.event_nid DESC LIMIT 1
@@ -163,7 +164,7 @@ BEGIN
         ) receipt
         LEFT JOIN LATERAL (
             SELECT e.event_nid FROM events e
-            WHERE e.sender = of_user_id AND e.room_nid = t.room_nid
+            WHERE hashtext(e.sender) = hashtext(of_user_id) AND e.sender = of_user_id AND e.room_nid = t.room_nid
                 AND e.thread_root >= t.thread_root AND e.thread_root <= t.thread_root
                 AND e.transaction_id IS NOT NULL AND e.redacted_by IS NULL AND e.type <> 'm.room.redaction'
             ORDER BY e.thread_root DESC, e.event_nid DESC LIMIT 1

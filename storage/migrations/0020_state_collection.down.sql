@@ -1,1 +1,24 @@
-SELECT 1;
+ALTER TABLE one_time_keys RESET (autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold);
+ALTER TABLE destination_edus RESET (autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold);
+ALTER TABLE destination_queues RESET (autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold);
+ALTER TABLE received_to_device RESET (autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold);
+ALTER TABLE received_transactions RESET (autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold);
+ALTER TABLE event_push_exceptions RESET (autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold);
+ALTER TABLE to_device_messages RESET (autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold);
+ALTER TABLE current_state RESET (fillfactor);
+ALTER TABLE device_list_changes RESET (autovacuum_vacuum_scale_factor);
+ALTER TABLE devices RESET (autovacuum_vacuum_scale_factor);
+ALTER TABLE account_data RESET (autovacuum_vacuum_scale_factor);
+ALTER TABLE presence_sources RESET (autovacuum_vacuum_scale_factor, autovacuum_analyze_scale_factor);
+ALTER TABLE presence RESET (autovacuum_vacuum_scale_factor, autovacuum_analyze_scale_factor);
+ALTER TABLE receipts RESET (autovacuum_vacuum_scale_factor, autovacuum_analyze_scale_factor);
+ALTER TABLE rooms RESET (autovacuum_vacuum_scale_factor, autovacuum_analyze_scale_factor);
+ALTER TABLE membership_changes RESET (autovacuum_freeze_min_age, autovacuum_vacuum_insert_scale_factor);
+ALTER TABLE state_history RESET (autovacuum_freeze_min_age, autovacuum_vacuum_insert_scale_factor);
+ALTER TABLE state_snapshots RESET (autovacuum_freeze_min_age, autovacuum_vacuum_insert_scale_factor);
+ALTER TABLE state_slots RESET (autovacuum_freeze_min_age, autovacuum_vacuum_insert_scale_factor);
+ALTER TABLE relations RESET (autovacuum_freeze_min_age, autovacuum_vacuum_insert_scale_factor);
+ALTER TABLE events RESET (autovacuum_freeze_min_age, autovacuum_vacuum_insert_scale_factor,
+    autovacuum_vacuum_scale_factor, autovacuum_analyze_scale_factor);
+DROP TABLE state_walk;
+DROP INDEX state_snapshots_unreferenced, state_snapshots_parent, state_history_state_id, events_state_id;

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from synapse_compat_tests.federation.conftest import (  # noqa: F401 (fixtures, which pytest finds by their names here)
+    NewHeliograph,
     authority,
     certificate,
     compat_folder,
@@ -14,7 +15,6 @@ from synapse_compat_tests.federation.conftest import (  # noqa: F401 (fixtures, 
     resident,
     synapse_side,
 )
-from synapse_compat_tests.federation.conftest import NewHeliograph
 from synapse_compat_tests.federation.servers import HastyClock, OurSide, Side, SynapseSide
 from tests.clients.encryption.conftest import program  # noqa: F401 (a fixture)
 from tests.clients.encryption.stage import Stage

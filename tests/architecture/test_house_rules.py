@@ -17,7 +17,9 @@ NAMES_WITHOUT_SUBJECT = ("handler", "manager", "helper", "util", "common", "misc
 
 # What would tie the repository to the machine or the network that it was written on.
 FOREIGN_TEXTS = re.compile(r"/(?:root|work)/|/tmp/ref|file:///|index-url|extra-index|PIP_INDEX|https?://[^ /]*pypi")
-TEXT_FILES = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".cfg", ".ini", ".sql", ".sh", ".service", ".json", ".mjs", ""}
+TEXT_FILES = {
+    *(".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".cfg", ".ini", ".sql", ".sh", ".service", ".json", ".mjs", ""),
+}
 CACHES = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
 MADE = CACHES | {".git", ".venv", ".venv-synapse", "node_modules"}
 

@@ -54,7 +54,7 @@ class JavaScript:
         return device
 
     async def pass_time(self, seconds: float) -> None:
-        """Lets as much time pass for the encryption of all devices, which does not ask servers that fail for a while."""
+        """Lets as much time pass for the encryption of all devices: for a while it does not ask servers that fail."""
         await self.call("", "passTime", seconds * 1000)
 
     async def call(self, device: str, method: str, *args: Any) -> Any:

@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 import pytest
 
+from homeserver.web.websocket import WEBSOCKET_PATH
 from tests.durability.writers import Writer, check_follower, check_nothing_lost, following, writing
 from tests.processes import HomeserverProcess, homeserver, redis
 from tests.real_client import Client, Follower, new_device, new_user
@@ -73,6 +75,18 @@ def sent(writers: Sequence[Writer]) -> int:
     return sum(len(writer.acknowledged) for writer in writers)
 
 
+async def close_code(server: HomeserverProcess, client: Client) -> int | None:
+    """Opens a WebSocket, and waits until it is closed: with which code."""
+    headers = {"Authorization": f"Bearer {client.token}"}
+    async with (
+        aiohttp.ClientSession() as http,
+        http.ws_connect(server.url + WEBSOCKET_PATH, headers=headers) as socket,
+    ):
+        while not socket.closed:
+            await socket.receive()
+        return socket.close_code
+
+
 @pytest.mark.seconds_max(120)
 async def test_workers_are_replaced_and_no_request_is_lost(database_url: str, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
@@ -87,10 +101,12 @@ async def test_workers_are_replaced_and_no_request_is_lost(database_url: str, tm
         async with asyncio.TaskGroup() as tasks, following(followers, writers), writing(writers), asking(strangers):
             await wait_until(lambda: sent(writers) >= 40, seconds_max=30)
             poll = tasks.create_task(quiet.call("GET", "/sync", since=since, timeout=60_000, filter=QUIET))
+            closed = tasks.create_task(close_code(server, quiet))
             server.configure(registration={"enabled": False})
             server.hang_up()
             # Whoever waits for news is answered early, by the worker that retires.
             assert (await poll).status == 200
+            assert await closed == aiohttp.WSCloseCode.GOING_AWAY
             await wait_until(lambda: "reloaded" in events(server), seconds_max=60)
             goal = sent(writers) + 40
             await wait_until(lambda: sent(writers) >= goal, seconds_max=30)
@@ -114,12 +130,12 @@ async def test_a_configuration_with_mistakes_changes_nothing(database_url: str, 
         settings = {"workers": 2, "redis": {"url": bus.url}}
         server = await stack.enter_async_context(homeserver(tmp_path / "server", database_url, **settings))
         before = server.workers()
-        wrong = [{"workers": "many"}, {"server_name": "another"}, {"data_dir": "elsewhere"}]
-        for count, settings in enumerate(wrong, 1):
-            server.configure(**settings)
+        wrong: list[dict[str, Any]] = [{"workers": "many"}, {"server_name": "another"}, {"data_dir": "elsewhere"}]
+        for count, mistake in enumerate(wrong, 1):
+            server.configure(**mistake)
             server.hang_up()
-            await wait_until(lambda count=count: len(server.mistakes) == count)
-            assert next(iter(settings)) in server.mistakes[-1]["mistakes"][0]
+            await wait_until(lambda count=count: len(server.mistakes) == count)  # type: ignore[misc]
+            assert next(iter(mistake)) in server.mistakes[-1]["mistakes"][0]
         (server.folder / "config.yaml").unlink()
         server.hang_up()
         await wait_until(lambda: len(server.mistakes) == len(wrong) + 1)

@@ -25,17 +25,21 @@ WRITERS = 4
 
 
 @asynccontextmanager
-async def two_workers(database_url: str, folder: Path) -> AsyncIterator[tuple[HomeserverProcess, RedisProcess]]:
-    """A server with two workers, and the Redis between them."""
+async def two_workers(
+    database_url: str, folder: Path, *, workers: int = 2
+) -> AsyncIterator[tuple[HomeserverProcess, RedisProcess]]:
+    """A server with two workers, or so many, and the Redis between them."""
     async with redis(folder / "redis") as bus:
-        settings = {"workers": 2, "redis": {"url": bus.url}}
+        settings = {"workers": workers, "redis": {"url": bus.url}}
         async with homeserver(folder / "server", database_url, **settings) as server:
             yield server, bus
 
 
 @asynccontextmanager
-async def crowd(server: HomeserverProcess, owner: Client) -> AsyncIterator[tuple[list[Writer], list[Follower]]]:
-    """Writers in two rooms, and devices of the owner that follow; each has connections of its own."""
+async def crowd(
+    server: HomeserverProcess, owner: Client, *, workers: int = 2
+) -> AsyncIterator[tuple[list[Writer], list[Follower]]]:
+    """Writers in two rooms, and devices of the owner that follow; they are spread over the workers."""
     async with AsyncExitStack() as stack:
         rooms = [await owner.create_room(preset="public_chat") for _ in range(2)]
         writers = []
@@ -43,11 +47,11 @@ async def crowd(server: HomeserverProcess, owner: Client) -> AsyncIterator[tuple
             client = await stack.enter_async_context(new_user(server.url, f"writer{number}"))
             for room_id in rooms:
                 await client.post(f"/rooms/{quote(room_id)}/join")
-            await settle(server, client, 1 + number % 2)
+            await settle(server, client, 1 + number % workers)
             writers.append(Writer(client, f"writer{number}", rooms))
         followers = [Follower(await stack.enter_async_context(new_device(owner))) for _ in range(FOLLOWERS)]
         for number, follower in enumerate(followers):
-            await settle(server, follower.client, 1 + number % 2)
+            await settle(server, follower.client, 1 + number % workers)
             await follower.step()
         yield writers, followers
 
@@ -78,9 +82,13 @@ def sent(writers: Sequence[Writer]) -> int:
     return sum(len(writer.acknowledged) for writer in writers)
 
 
-async def test_nothing_is_missed_and_nothing_comes_twice(database_url: str, tmp_path: Path) -> None:
-    async with two_workers(database_url, tmp_path) as (server, _), new_user(server.url, "owner") as owner:
-        async with crowd(server, owner) as (writers, followers):
+@pytest.mark.seconds_max(90)
+@pytest.mark.parametrize("workers", [2, 4])
+async def test_nothing_is_missed_and_nothing_comes_twice(database_url: str, tmp_path: Path, workers: int) -> None:
+    async with AsyncExitStack() as stack:
+        server, _ = await stack.enter_async_context(two_workers(database_url, tmp_path, workers=workers))
+        owner = await stack.enter_async_context(new_user(server.url, "owner"))
+        async with crowd(server, owner, workers=workers) as (writers, followers):
             async with following(followers, writers), writing(writers):
                 await wait_until(lambda: sent(writers) >= 300, seconds_max=40)
             for follower in followers:
@@ -88,8 +96,8 @@ async def test_nothing_is_missed_and_nothing_comes_twice(database_url: str, tmp_
                 for room_id in writers[0].rooms:
                     assert follower.event_ids(room_id) == followers[0].event_ids(room_id), "in another order"
             await check_nothing_lost(writers, owner)
-            assert workers_that(server, "send_message") == {1, 2}
-            assert workers_that(server, "sync") == {1, 2}
+            everyone = set(range(1, workers + 1))
+            assert workers_that(server, "send_message") == workers_that(server, "sync") == everyone
             assert server.mistakes == []
 
 

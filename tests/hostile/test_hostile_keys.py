@@ -1,12 +1,12 @@
 """Hostile bodies for everything that keeps keys, devices and messages to devices, of clients and of other servers.
 
-Each member of right bodies is replaced by whatever there is in `malice.py`: nothing is ever answered with a 500, and what
-is refused has changed nothing.
+Each member of right bodies is replaced by whatever there is in `malice.py`: nothing is ever answered with a 500, and
+what is refused has changed nothing.
 """
 
 import json
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
@@ -23,6 +23,8 @@ from tests.web.harness import Reply
 
 VALUES_PER_PLACE: Final = 15
 ORIGIN: Final = "evil.example"
+EVE: Final = f"@eve:{ORIGIN}"
+VERSION: Final = "1"
 # All that clients and other servers write, but for what changes by itself.
 ROWS: Final = """
     SELECT md5(string_agg(row, '|' ORDER BY row)) FROM (
@@ -48,7 +50,7 @@ _numbers = count(1)
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A right request; `{n}` in its path stands for another number each time. Of another server if it is federation."""
+    """A right request, of another server if its path is so; `{n}` stands for another number each time."""
 
     method: str
     path: str
@@ -71,11 +73,13 @@ class Siege:
 
     async def send(self, operation: Operation, body: bytes) -> Reply:
         """A request of the operation with another body."""
-        path = operation.path.replace("{n}", str(next(_numbers)))
+        number = str(next(_numbers))
+        path, body = operation.path.replace("{n}", number), body.replace(b"{n}", number.encode())
         if path.startswith("/_matrix/federation/"):
             headers = {"authorization": f"X-Matrix origin={ORIGIN}"}
             return await self.site.request(operation.method, path, body=body, headers=headers)
-        return await self.site.request(operation.method, path, body=body, token=self.attacker.token)
+        query = {"version": VERSION} if path.startswith("/room_keys/keys") else {}
+        return await self.site.request(operation.method, path, body=body, token=self.attacker.token, query=query)
 
     async def rows(self) -> str:
         """Stands for all that is stored."""
@@ -110,85 +114,75 @@ async def siege(database_url: str) -> AsyncIterator[Siege]:
 
 def operations(attacker: Client, victim: Client) -> Sequence[Operation]:
     """A right request of every operation that takes a body."""
-    key = new_key(attacker.device_id)
-    identity = device_keys(attacker, key)
-    signer = CrossSigner(attacker.user_id)
-    auth = password_auth(attacker.user_id)
-    backed_up = {
-        "first_message_index": 1,
-        "forwarded_count": 0,
-        "is_verified": False,
-        "session_data": {"ephemeral": "x"},
-    }
-    sessions = {"sessions": {"session": backed_up}}
     wanted = {"one_time_keys": {victim.user_id: {victim.device_id: "signed_curve25519"}}}
     asked = {"device_keys": {victim.user_id: [victim.device_id], "@nobody:test": []}}
-    messages = {victim.user_id: {victim.device_id: {"a": 1}, "*": {"a": [1]}}, f"@eve:{ORIGIN}": {"X": {"b": 2}}}
-    direct = {
-        "sender": f"@eve:{ORIGIN}",
-        "type": "m.test",
-        "message_id": "{n}",
-        "messages": {victim.user_id: {"*": {}}},
-    }
-    updated = {
-        "user_id": f"@eve:{ORIGIN}",
-        "device_id": "X",
-        "stream_id": 5,
-        "prev_id": [4],
-        "keys": {},
-        "deleted": False,
-    }
-    edus = [
-        {"edu_type": "m.direct_to_device", "content": direct},
-        {"edu_type": "m.device_list_update", "content": updated},
-        {"edu_type": "m.signing_key_update", "content": {"user_id": f"@eve:{ORIGIN}", "master_key": {"keys": {}}}},
-    ]
-    uploaded = {"device_keys": identity, "one_time_keys": one_time_keys("C"), "fallback_keys": one_time_keys("G")}
-    signatures = {attacker.user_id: {attacker.device_id: signed_with(identity, attacker.user_id, signer.self_signing)}}
     federation = "/_matrix/federation/v1"
     return (
-        Operation("POST", "/keys/upload", uploaded),
+        *_of_keys(attacker),
         Operation("POST", "/keys/query", {**asked, "timeout": 10}),
         Operation("POST", "/keys/claim", {**wanted, "timeout": 10}),
-        Operation("POST", "/keys/device_signing/upload", {**signer.body(), "auth": auth}),
-        Operation("POST", "/keys/signatures/upload", signatures),
-        Operation("POST", "/room_keys/version", {"algorithm": "m.test", "auth_data": {"a": {"b": "c"}}}),
-        Operation("PUT", "/room_keys/version/1", {"algorithm": "m.test", "auth_data": {"a": 2}, "version": "1"}),
-        Operation("PUT", "/room_keys/keys", {"rooms": {"!room:test": sessions}}),
-        Operation("PUT", "/room_keys/keys/!room:test", sessions),
-        Operation("PUT", "/room_keys/keys/!room:test/session", backed_up),
-        Operation("PUT", "/sendToDevice/m.test/{n}", {"messages": messages}),
-        Operation("PUT", f"/devices/{attacker.device_id}", {"display_name": "x"}),
-        Operation("DELETE", "/devices/X", {"auth": auth}),
-        Operation("POST", "/delete_devices", {"devices": ["X"], "auth": auth}),
+        *_of_backups(),
+        *_of_devices(attacker, victim),
         Operation("POST", f"{federation}/user/keys/query", asked),
         Operation("POST", f"{federation}/user/keys/claim", wanted),
-        Operation("PUT", f"{federation}/send/{{n}}", {"origin": ORIGIN, "pdus": [], "edus": edus}),
+        Operation("PUT", f"{federation}/send/{{n}}", {"origin": ORIGIN, "pdus": [], "edus": _edus(victim)}),
     )
 
 
-LABELS: Final = [
-    operation.label.replace("/_matrix/federation/v1", "federation:").replace("/ATTACKER", "")
-    for operation in operations(
-        Client(None, "@a:test", "ATTACKER"),  # type: ignore[arg-type]
-        Client(None, "@b:test", "VICTIM"),  # type: ignore[arg-type]
-    )
-]
+def _of_keys(attacker: Client) -> Iterator[Operation]:
+    identity, signer = device_keys(attacker, new_key(attacker.device_id)), CrossSigner(attacker.user_id)
+    uploaded = {"device_keys": identity, "one_time_keys": one_time_keys("C"), "fallback_keys": one_time_keys("G")}
+    yield Operation("POST", "/keys/upload", uploaded)
+    auth = password_auth(attacker.user_id)
+    yield Operation("POST", "/keys/device_signing/upload", {**signer.body(), "auth": auth})
+    signed = signed_with(identity, attacker.user_id, signer.self_signing)
+    yield Operation("POST", "/keys/signatures/upload", {attacker.user_id: {attacker.device_id: signed}})
 
 
-@pytest.mark.parametrize("number", range(len(LABELS)), ids=LABELS)
-async def test_a_refused_body_changes_nothing(siege: Siege, number: int) -> None:
-    operation = operations(siege.attacker, siege.victim)[number]
-    draw = random.Random(LABELS[number])
-    right = await siege.send(operation, json.dumps(operation.body).encode())
-    assert right.status == 200, right.body
-    for body in (*WRONG_BODIES, HUGE_BODY):
-        await siege.attack(operation, body)
-    for place in places(operation.body):
-        await siege.attack(operation, without(operation.body, place))
-        for malice in draw.sample(WRONG_JSON, VALUES_PER_PLACE):
-            await siege.attack(operation, with_malice(operation.body, place, malice))
-    await check_well(siege)
+def _of_backups() -> Iterator[Operation]:
+    counts = {"first_message_index": 1, "forwarded_count": 0}
+    key = {**counts, "is_verified": False, "session_data": {"ephemeral": "x"}}
+    sessions = {"sessions": {"session": key}}
+    backup = {"algorithm": "m.test", "auth_data": {"a": {"b": "c"}}}
+    yield Operation("PUT", f"/room_keys/version/{VERSION}", {**backup, "version": VERSION})
+    yield Operation("PUT", "/room_keys/keys", {"rooms": {"!room:test": sessions}})
+    yield Operation("PUT", "/room_keys/keys/!room:test", sessions)
+    yield Operation("PUT", "/room_keys/keys/!room:test/session", key)
+    # It makes another backup the current one.
+    yield Operation("POST", "/room_keys/version", backup)
+
+
+def _of_devices(attacker: Client, victim: Client) -> Iterator[Operation]:
+    auth = password_auth(attacker.user_id)
+    messages = {victim.user_id: {victim.device_id: {"a": 1}, "*": {"a": [1]}}, EVE: {"X": {"b": 2}}}
+    yield Operation("PUT", "/sendToDevice/m.test/{n}", {"messages": messages})
+    yield Operation("PUT", f"/devices/{attacker.device_id}", {"display_name": "x"})
+    yield Operation("DELETE", "/devices/X", {"auth": auth})
+    yield Operation("POST", "/delete_devices", {"devices": ["X"], "auth": auth})
+
+
+def _edus(victim: Client) -> Sequence[Any]:
+    message = {"sender": EVE, "type": "m.test", "message_id": "{n}", "messages": {victim.user_id: {"*": {"a": 1}}}}
+    changed = {"user_id": EVE, "device_id": "X", "stream_id": 5, "prev_id": [4], "keys": {}, "deleted": False}
+    return [
+        {"edu_type": "m.direct_to_device", "content": message},
+        {"edu_type": "m.device_list_update", "content": changed},
+        {"edu_type": "m.signing_key_update", "content": {"user_id": EVE, "master_key": {"keys": {}}}},
+    ]
+
+
+async def test_refused_bodies_change_nothing(siege: Siege) -> None:
+    for operation in operations(siege.attacker, siege.victim):
+        draw = random.Random(operation.path)
+        right = await siege.send(operation, json.dumps(operation.body).encode())
+        assert right.status == 200, f"{operation}: {right.body!r}"
+        for body in (*WRONG_BODIES, HUGE_BODY):
+            await siege.attack(operation, body)
+        for place in places(operation.body):
+            await siege.attack(operation, without(operation.body, place))
+            for malice in draw.sample(WRONG_JSON, VALUES_PER_PLACE):
+                await siege.attack(operation, with_malice(operation.body, place, malice))
+        await check_well(siege)
 
 
 async def check_well(siege: Siege) -> None:
@@ -224,7 +218,9 @@ async def test_very_much_at_once(siege: Siege) -> None:
         assert reply.status == 200, reply.body[:300]
         operation.body[member]["@one-more:test"] = value
         refused(await siege.send(operation, json.dumps(operation.body).encode()), 400, "M_INVALID_PARAM")
-    sending = Operation("PUT", "/sendToDevice/m.test/{n}", {"messages": dict.fromkeys([*many, "@one:test"], {"*": {}})})
+    sending = Operation(
+        "PUT", "/sendToDevice/m.test/{n}", {"messages": {user: {"*": {}} for user in (*many, "@one:test")}}
+    )
     refused(await siege.send(sending, json.dumps(sending.body).encode()), 400, "M_INVALID_PARAM")
     assert await siege.rows() == before
     del sending.body["messages"]["@one:test"]

@@ -106,7 +106,7 @@ async def supervised(
     clock: SystemClock,
     stop_seconds_max: float = 10,
     ready_seconds_max: float = 10,
-    stopping: Callable[[], None] = int,
+    stopping: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Supervised]:
     stop = asyncio.Event()
     supervisor = Supervisor(

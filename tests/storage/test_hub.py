@@ -15,6 +15,7 @@ from storage.database import Database, measure_database
 from storage.errors import DatabaseUnavailable
 from storage.positions import stream_position
 from tests.fast_clock import FastClock
+from tests.waiting import wait_until
 
 WAIT_SECONDS = 5.0
 MOMENT_SECONDS = 0.1
@@ -29,6 +30,8 @@ class DeafBus:
 
     def __init__(self) -> None:
         self._bus = MemoryBus()
+        self.wanted: list[frozenset[str]] = []
+        self.tell_of_gap: Callable[[], None] = lambda: None
 
     async def wake(self, keys: Collection[str], position: int) -> None:
         pass
@@ -37,10 +40,10 @@ class DeafBus:
         return self._bus.subscribe()
 
     def listen_for(self, keys: Collection[str]) -> None:
-        pass
+        self.wanted.append(frozenset(keys))
 
     def on_gap(self, callback: Callable[[], None]) -> None:
-        pass
+        self.tell_of_gap = callback
 
     async def run(self) -> None:
         await self._bus.run()
@@ -230,6 +233,38 @@ async def test_the_hub_outlives_an_outage_of_the_database(database_url: str) -> 
                 await bus.wake({"room:!b:b"}, await write(db, "room:!b:b"))
                 assert await waiter.wait(WAIT_SECONDS)
             run.cancel()
+
+
+async def test_the_bus_is_told_what_somebody_waits_for(news: Database) -> None:
+    """But for what is never woken over it, and not what others wait for already."""
+    bus = DeafBus()
+    async with running_hub(news, bus) as hub:
+        with hub.subscribe({"room:!a:b", "presence:!a:b"}), hub.subscribe({"room:!a:b", "user:@a:b"}):
+            assert bus.wanted == [{"room:!a:b"}, {"user:@a:b"}]
+        with hub.subscribe({"room:!a:b", "user:@b:b"}):
+            assert bus.wanted[2:] == [{"user:@b:b"}]
+
+
+async def test_what_is_still_waited_for_is_told_again(news: Database) -> None:
+    bus = DeafBus()
+    async with running_hub(news, bus, speed=1000.0) as hub:
+        with hub.subscribe({"room:!a:b"}):
+            await wait_until(lambda: bus.wanted.count(frozenset({"room:!a:b"})) >= 3)
+        await wait_until(lambda: bus.wanted[-1] == frozenset())
+        with hub.subscribe({"room:!a:b"}):
+            assert bus.wanted[-1] == {"room:!a:b"}, "it has been left, perhaps"
+
+
+async def test_a_gap_in_what_the_bus_brings_does_not_wait_for_the_tick(news: Database) -> None:
+    bus = DeafBus()
+    async with running_hub(news, bus, speed=0.1) as hub:
+        await asyncio.sleep(MOMENT_SECONDS)
+        with hub.subscribe({"room:!a:b"}) as waiter, hub.subscribe({"room:!b:b"}) as other:
+            await write(news, "room:!a:b")
+            assert not await waiter.wait(MOMENT_SECONDS), "no wake has come, and the next tick is far"
+            bus.tell_of_gap()
+            assert await waiter.wait(15.0)
+            assert not await other.wait(MOMENT_SECONDS)
 
 
 async def test_leaving_the_hub_leaves_nothing_behind(news: Database) -> None:

@@ -14,4 +14,4 @@ class LoggingConfig:
     """`json` for machines, `console` for people."""
     requests: Literal["all", "failed"] = "failed"
     """Which requests get a line of their own: `all`, which costs a tenth of what a small request does, or those that
-    this server `failed` to answer (status 500 and more). Reverse proxies tell the others as well, metrics count them."""
+    this server `failed` to answer (status 500 and more). Metrics count all, and a reverse proxy can tell of each."""

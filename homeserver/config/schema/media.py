@@ -30,10 +30,10 @@ class UrlPreviewsConfig:
 class S3Config:
     """A bucket of an S3-compatible store, for `storage: s3`. Needs `pip install 'heliograph[s3]'`."""
 
-    bucket: str = ""
+    bucket: str | None = None
     """Its name. It must be there, and be used by nothing else below `prefix`."""
-    prefix: str = ""
-    """What the names of all objects begin with, for example `matrix/`."""
+    prefix: str | None = None
+    """What the names of all objects begin with, for example `matrix/`; `null`: nothing."""
     endpoint_url: HttpUrl | None = None
     """Where the store is; `null`: Amazon's, in `region`. It may be in a private network."""
     region: str = "us-east-1"

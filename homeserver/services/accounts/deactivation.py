@@ -54,7 +54,8 @@ class Deactivation:
     async def deactivate(self, user_id: UserId, *, erase: bool) -> None:
         """Ends an account: nobody can log in any more, all sessions are over, the name stays taken.
 
-        With `erase` its profile and account data go too, and those who join its rooms later do not see its messages.
+        With `erase` its profile, account data and keys go too, and those who join its rooms later do not see its
+        messages.
 
         Raises:
             NotFound: there is no such account.
@@ -72,6 +73,7 @@ class Deactivation:
             await uia_sessions.delete_uia_sessions(conn, user_id)
             if erase:
                 await _erase(conn, user_id)
+                keys |= await self._devices.tell_erased(conn, user_id)
             await users.insert_pending_departure(conn, user_id, requested_ts=now_ms)
             position = await stream_position(conn)
         self._lookup.forget()

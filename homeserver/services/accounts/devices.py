@@ -46,6 +46,10 @@ class DeviceObserver(Protocol):
         """The devices are gone."""
         ...
 
+    async def user_erased(self, conn: Connection, *, user_id: UserId) -> Collection[str]:
+        """The user's devices are gone for good, and all that is kept for the user beside events shall go."""
+        ...
+
 
 class Devices:
     """The use cases around devices."""
@@ -132,6 +136,13 @@ class Devices:
         keys = {f"user:{user_id}"}
         for observer in self._observers:
             keys.update(await observer.devices_deleted(conn, user_id=user_id, device_ids=deleted.device_ids))
+        return keys
+
+    async def tell_erased(self, conn: Connection, user_id: UserId) -> set[str]:
+        """Tells the observers of a user whose devices are gone for good; the keys to wake after the transaction."""
+        keys: set[str] = set()
+        for observer in self._observers:
+            keys.update(await observer.user_erased(conn, user_id=user_id))
         return keys
 
 

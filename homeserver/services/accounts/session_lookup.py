@@ -6,6 +6,7 @@ read), and for a moment where this process is the only one, which forgets at onc
 """
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,6 +44,8 @@ class SessionLookup:
         self._cached: BoundedCache[SessionKey, _Cached] = BoundedCache(
             "sessions", weight_max=_CACHED_MAX, bytes_each=_SESSION_BYTES
         )
+        # Those that are in use and will have to be read again soon: the next read takes them along.
+        self._ageing: set[SessionKey] = set()
         # Raised by every `forget`: what was read before it is not remembered.
         self._epoch = 0
         self._waiting: dict[SessionKey, asyncio.Future[SessionRow | None]] = {}
@@ -51,14 +54,19 @@ class SessionLookup:
     async def find(self, key: SessionKey) -> SessionRow | None:
         """A session with its user's standing; None if it has been ended."""
         cached = self._cached.get(key)
-        if cached is not None and self._clock.monotonic() - cached.read_at < self._fresh_seconds:
-            return cached.row
+        if cached is not None:
+            age_seconds = self._clock.monotonic() - cached.read_at
+            if age_seconds < self._fresh_seconds:
+                if age_seconds > self._fresh_seconds / 2 and len(self._ageing) < _BATCH_MAX:
+                    self._ageing.add(key)
+                return cached.row
         return await self._read(key)
 
     def forget(self) -> None:
         """Forgets what was read; to be called after the commit of whatever ended sessions or changed users."""
         self._epoch += 1
         self._cached.clear()
+        self._ageing.clear()
 
     async def _read(self, key: SessionKey) -> SessionRow | None:
         """Joins those who wait for the next read. Whoever finds no read under way makes it, for all who wait."""
@@ -81,11 +89,13 @@ class SessionLookup:
         batch = dict(list(self._waiting.items())[:_BATCH_MAX])
         for key in batch:
             del self._waiting[key]
+        keys = list(self._ageing.union(batch))
+        self._ageing.clear()
         epoch, started = self._epoch, self._clock.monotonic()
         try:
             async with self._db.connection() as conn:
                 rows = await sessions.list_sessions(
-                    conn, session_ids=[key[0] for key in batch], pair_ids=[key[1] for key in batch]
+                    conn, session_ids=[key[0] for key in keys], pair_ids=[key[1] for key in keys]
                 )
         except DatabaseError as error:
             for future in batch.values():
@@ -95,12 +105,16 @@ class SessionLookup:
             for key, future in batch.items():
                 future.set_result(rows.get(key))
             if self._fresh_seconds > 0 and epoch == self._epoch:
-                self._remember(rows, started)
+                self._remember(keys, rows, started)
         finally:
             # Only the reader was cancelled: the others' requests stand, and one of them reads again.
             for future in batch.values():
                 future.cancel()
 
-    def _remember(self, rows: dict[SessionKey, SessionRow], read_at: float) -> None:
-        for key, row in rows.items():
-            self._cached.put(key, _Cached(row=row, read_at=read_at))
+    def _remember(self, keys: Sequence[SessionKey], rows: Mapping[SessionKey, SessionRow], read_at: float) -> None:
+        for key in keys:
+            row = rows.get(key)
+            if row is None:
+                self._cached.discard(key)
+            else:
+                self._cached.put(key, _Cached(row=row, read_at=read_at))

@@ -20,7 +20,7 @@ from storage import memberships
 from storage.database import Connection
 from storage.events import StoredEvent, list_events
 from storage.memberships import MembershipRow
-from storage.rooms import RoomRow, find_room
+from storage.rooms import RoomRow
 from storage.state import StateStore
 from storage.users import list_erased
 
@@ -35,12 +35,14 @@ class ReadableRoom:
         membership: the user's; None if it has none and reads the room because everybody may.
         departure: the event by which the user left, where its sight ends; None if the user sees the room as it is now.
         state_id: the snapshot of the state that the user sees: the current one, or that before `departure`.
+        is_partial: not all members of the room are known yet.
     """
 
     room: RoomRow
     membership: str | None
     departure: StoredEvent | None
     state_id: int
+    is_partial: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +82,17 @@ class RoomAccess:
         Raises:
             Forbidden: the user may not, has forgotten the room, or there is no such room.
         """
-        room = await find_room(conn, room_id)
-        if room is None:
+        found = await memberships.find_room_for_user(conn, room_id=room_id, user_id=user_id)
+        if found is None:
             raise Forbidden("You are not in the room")
-        row = await memberships.find_membership(conn, room_id=room_id, user_id=user_id)
+        room, row = found.room, found.membership
         membership = None if row is None else row.membership
         if room.state_id is not None and (membership == "join" or await self.is_world_readable(conn, room)):
-            return ReadableRoom(room, membership, None, room.state_id)
+            return ReadableRoom(room, membership, None, room.state_id, found.is_partial)
         if row is not None and membership in ("leave", "ban") and not row.forgotten:
             departure = await self._departure(conn, row)
             if departure is not None and departure.state_id is not None:
-                return ReadableRoom(room, membership, departure, departure.state_id)
+                return ReadableRoom(room, membership, departure, departure.state_id, found.is_partial)
         raise Forbidden("You are not in the room")
 
     async def _departure(self, conn: Connection, row: MembershipRow) -> StoredEvent | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from homeserver.core.clock import Clock
 from homeserver.core.errors import Forbidden
 from homeserver.core.ids import RoomId, UserId
 from homeserver.core.requester import Requester
@@ -16,14 +17,14 @@ from homeserver.core.tokens import HistoryToken, SyncToken
 from homeserver.services.rooms.access import ReadableRoom, RoomAccess
 from homeserver.services.rooms.elsewhere import Completeness
 from homeserver.services.rooms.history_reader import readable_span
-from homeserver.services.rooms.rendering import EventRenderer
 from homeserver.services.rooms.state_at import state_after
+from homeserver.services.rooms.state_texts import StateTexts
+from homeserver.services.rooms.unsigned import with_age
 from storage.database import Connection, Database
-from storage.events import StoredEvent
 from storage.history import HistorySpan, find_last_event, history_token
 from storage.rooms import find_room
 from storage.state import StateStore
-from storage.state_events import is_appservice_joined, list_joined_members, list_member_events
+from storage.state_events import StateText, is_appservice_joined, list_joined_members, list_state_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +42,18 @@ class RoomMembers:
         self,
         *,
         db: Database,
+        clock: Clock,
         access: RoomAccess,
-        renderer: EventRenderer,
         states: StateStore,
+        texts: StateTexts,
         completeness: Completeness,
     ) -> None:
         self._db = db
         self._completeness = completeness
         self._access = access
-        self._renderer = renderer
+        self._clock = clock
         self._states = states
+        self._texts = texts
 
     async def members(
         self,
@@ -60,8 +63,8 @@ class RoomMembers:
         at: HistoryToken | SyncToken | None,
         membership: str | None,
         not_membership: str | None,
-    ) -> Sequence[Any]:
-        """The member events of a room's state, ready to be encoded.
+    ) -> Sequence[str]:
+        """The member events of a room's state, as JSON texts.
 
         Args:
             requester: who asks; who has left the room sees the members as they were then.
@@ -75,31 +78,36 @@ class RoomMembers:
             UnavailableForNow: it takes too long until all members are known.
         """
         async with self._db.connection() as conn:
-            await self._access.require_readable(conn, requester.user_id, room_id)
-        await self._completeness.wait_until_complete(room_id)
-        async with self._db.connection() as conn:
             readable = await self._access.require_readable(conn, requester.user_id, room_id)
-            state = await self._state(conn, requester.user_id, readable, at)
-            members = await list_member_events(conn, state.values())
-            wanted = [event for event in members if _is_wanted(event, membership, not_membership)]
-            return await self._renderer.render(conn, wanted, requester, bundle=False)
+            state = [] if readable.is_partial else await self._state(conn, requester.user_id, readable, at)
+        if readable.is_partial:
+            await self._completeness.wait_until_complete(room_id)
+            async with self._db.connection() as conn:
+                readable = await self._access.require_readable(conn, requester.user_id, room_id)
+                state = await self._state(conn, requester.user_id, readable, at)
+        now_ms = self._clock.now_ms()
+        return [
+            with_age(event.client_json, max(0, now_ms - event.origin_server_ts))
+            for event in state
+            if event.is_member and _is_wanted(event, membership, not_membership)
+        ]
 
     async def _state(
         self, conn: Connection, user_id: UserId, readable: ReadableRoom, token: HistoryToken | SyncToken | None
-    ) -> Mapping[int, int]:
-        """The state that is asked for, as `event_nid` by slot."""
+    ) -> Sequence[StateText]:
+        """The state that is asked for."""
+        last = readable.departure
         if token is not None:
             span = readable_span(readable)
             point = min(span.upto, await history_token(conn, span.room_nid, token))
             last = await find_last_event(conn, HistorySpan(span.room_nid, upto=point))
             if last is None:
-                return {}
+                return []
             if not await self._access.filter_visible(conn, user_id, [last]):
                 raise Forbidden("You may not see the room as it was then")
-            return await state_after(conn, self._states, last)
-        if readable.departure is not None:
-            return await state_after(conn, self._states, readable.departure)
-        return (await self._states.load(conn, readable.state_id)).entries()
+        if last is None:
+            return await self._texts.of_room(conn, readable.room)
+        return await list_state_texts(conn, (await state_after(conn, self._states, last)).values())
 
     async def joined_members(self, requester: Requester, room_id: RoomId) -> Mapping[UserId, MemberProfile]:
         """The users who are joined to a room, for one of them, or for an application service that has one of them.
@@ -125,12 +133,11 @@ class RoomMembers:
         return (await self._access.require_joined(conn, requester.user_id, room_id)).room_nid
 
 
-def _is_wanted(event: StoredEvent, membership: str | None, not_membership: str | None) -> bool:
+def _is_wanted(event: StateText, membership: str | None, not_membership: str | None) -> bool:
     if membership is None and not_membership is None:
         return True
-    actual = event.content.get("membership")
-    return (membership is not None and actual == membership) or (
-        not_membership is not None and actual != not_membership
+    return (membership is not None and event.membership == membership) or (
+        not_membership is not None and event.membership != not_membership
     )
 
 

@@ -19,12 +19,14 @@ from homeserver.services.rooms.content_rules import check_state, named_aliases
 from homeserver.services.rooms.drafts import CurrentState, Draft
 from homeserver.services.rooms.membership import Memberships
 from homeserver.services.rooms.state_consequences import GUEST_ACCESS, departure
+from homeserver.services.rooms.state_texts import StateTexts
 from storage.database import Connection, Database
 from storage.events import EventCache, StoredEvent
 from storage.memberships import list_joined_guests
 from storage.room_heads import find_head
 from storage.rooms import find_room
 from storage.state import StateStore
+from storage.state_events import list_state_texts
 
 _CANONICAL_ALIAS: Final = "m.room.canonical_alias"
 
@@ -64,6 +66,7 @@ class RoomState:
         access: RoomAccess,
         aliases: AliasLookup,
         states: StateStore,
+        texts: StateTexts,
         events: EventCache,
         server_name: ServerName,
     ) -> None:
@@ -73,6 +76,7 @@ class RoomState:
         self._access = access
         self._aliases = aliases
         self._states = states
+        self._texts = texts
         self._events = events
         self._server_name = server_name
 
@@ -125,16 +129,19 @@ class RoomState:
             return change.unchanged
         return added.events[0].event_id
 
-    async def get_all(self, requester: Requester, room_id: RoomId) -> Sequence[StoredEvent]:
-        """All state events, as the user may see the room: as it is now, or as it was when the user left.
+    async def get_all(self, requester: Requester, room_id: RoomId) -> Sequence[str]:
+        """All state events, as JSON texts, as the user may see the room: as it is now, or as it was when the user left.
 
         Raises:
             Forbidden: the user may not read the room.
         """
         async with self._db.connection() as conn:
             readable = await self._access.require_readable(conn, requester.user_id, room_id)
-            entries = await self.entries(conn, readable)
-            return await self._events.load(conn, list(entries.values()))
+            if readable.departure is None:
+                texts = await self._texts.of_room(conn, readable.room)
+            else:
+                texts = await list_state_texts(conn, (await self.entries(conn, readable)).values())
+        return [text.client_json for text in texts]
 
     async def get(self, requester: Requester, room_id: RoomId, slot: StateKey) -> StoredEvent:
         """One state event, as the user may see the room.

@@ -10,6 +10,15 @@ from typing import Any
 import orjson
 
 
+def with_age(client_json: str, age_ms: int) -> str:
+    """The JSON text of an event with the time that has passed since it was sent, in milliseconds."""
+    if not client_json.endswith("}}"):
+        return f'{client_json[:-1]},"unsigned":{{"age":{age_ms}}}}}'
+    if client_json.endswith('"unsigned":{}}'):
+        return f'{client_json[:-2]}"age":{age_ms}}}}}'
+    return f'{client_json[:-2]},"age":{age_ms}}}}}'
+
+
 def splice_unsigned(client_json: str, additions: Mapping[str, Any]) -> str:
     """The JSON text of an event with further members of `unsigned`; they may hold `orjson.Fragment`s."""
     encoded = orjson.dumps(additions).decode()

@@ -114,6 +114,8 @@ class Hub:
         self._passed_on: dict[str, int] = {}
         self._ticked_upto: int | None = None
         self._look_due = asyncio.Event()
+        # What the bus was told of since its interests were renewed: who waits again and again costs nothing more.
+        self._told: set[str] = set()
         self._asking = asyncio.Lock()
         self._rounds_started = 0
         self._last_round = 0
@@ -181,7 +183,8 @@ class Hub:
             waiters = self._waiters.get(key)
             if waiters is None:
                 self._waiters[key] = {waiter}
-                fresh.append(key)
+                if key not in self._told:
+                    fresh.append(key)
             else:
                 waiters.add(waiter)
         if fresh:
@@ -198,6 +201,7 @@ class Hub:
                     del self._waiters[key]
 
     def _listen_for(self, keys: Collection[str]) -> None:
+        self._told.update(keys)
         self._bus.listen_for([key for key in keys if kind_of(key) not in TICKED_KINDS])
 
     async def run(self) -> None:
@@ -272,6 +276,7 @@ class Hub:
     async def _renew_interests(self) -> None:
         while True:
             await self._clock.sleep(INTEREST_SECONDS)
+            self._told.clear()
             self._listen_for(self._waiters.keys())
 
     async def _look(self) -> None:

@@ -165,9 +165,7 @@ class RoomSections:
             or room.room_nid in data.ephemeral
             or room.room_nid in data.account_data
         ]
-        counts = await self._unread.of_rooms(
-            conn, request.requester.user_id, [room.room_nid for room in told], upto=window.upto
-        )
+        counts = await self._unread.of_rooms(conn, request.requester.user_id, [room.room_nid for room in told])
         bodies: dict[str, Any] = {}
         for room in told:
             body = _room_body(request, window, room, data)

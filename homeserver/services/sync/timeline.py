@@ -132,7 +132,7 @@ class Timelines:
             elif page:
                 pages[span.room_nid] = page
         if others:
-            self._tails.follow([span.room_nid for span in others if not rooms[span.room_nid].is_new])
+            self._tails.follow([span.room_nid for span in others if rooms[span.room_nid].is_joined])
             pages |= await timelines.list_timelines(
                 conn, others, event_filter=event_filter, limit=limit, ignored_users=ignored_users
             )

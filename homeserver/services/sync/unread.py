@@ -42,12 +42,10 @@ class UnreadInRooms:
             "unread_counts", weight_max=COUNTS_REMEMBERED_MAX
         )
 
-    async def of_rooms(
-        self, conn: Connection, user_id: UserId, room_nids: Sequence[int], *, upto: int
-    ) -> Mapping[int, UnreadCount]:
+    async def of_rooms(self, conn: Connection, user_id: UserId, room_nids: Sequence[int]) -> Mapping[int, UnreadCount]:
         """What a user has not read of those of some rooms that it is joined to, by `room_nid`.
 
-        `upto` is a position that the recent changes reach; later events may be counted or not.
+        All is counted up to where the recent changes reach; later events may be counted or not.
         """
         found: dict[int, UnreadCount] = {}
         unknown: list[int] = []
@@ -58,9 +56,11 @@ class UnreadInRooms:
             else:
                 found[room_nid] = counted.count
         if unknown:
+            # What is read now counts all that the recent changes know of.
+            position = self._recent.upto
             for room_nid, (count, newest_nid) in (await self._counts.of_rooms(conn, user_id, unknown)).items():
                 found[room_nid] = count
-                self._remembered.put((user_id, room_nid), _Counted(count, newest_nid, upto))
+                self._remembered.put((user_id, room_nid), _Counted(count, newest_nid, position))
         return found
 
     def _carry_on(self, user_id: UserId, room_nid: int) -> _Counted | None:

@@ -76,8 +76,7 @@ class Gallery:
         here = [str(path) for path in (config.data_dir / "media").rglob("*") if path.is_file()]
         if config.media.storage == "files":
             return here
-        assert config.media.s3.endpoint_url is not None
-        bucket = Bucket(config.media.s3.endpoint_url, config.media.s3.bucket)
+        bucket = Bucket(str(config.media.s3.endpoint_url), str(config.media.s3.bucket))
         return [*here, *bucket.keys, *bucket.unfinished]
 
     @property

@@ -30,6 +30,7 @@ from homeserver.services.rooms.membership import Memberships
 from homeserver.services.rooms.redactions import Redactions
 from homeserver.services.rooms.send import MessageEvents
 from homeserver.services.rooms.state import RoomState
+from homeserver.services.rooms.state_texts import StateTexts
 from homeserver.services.rooms.succession import RoomSuccession
 from homeserver.services.rooms.upgrade import RoomUpgrades
 from homeserver.web.endpoint import Section
@@ -201,6 +202,7 @@ async def rooms_api(
             access=access,
             aliases=aliases,
             states=states,
+            texts=StateTexts(states=states),
             events=EventCache(),
             server_name=server_name,
         )

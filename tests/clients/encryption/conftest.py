@@ -12,8 +12,8 @@ from tests.clients.encryption.stage import Deployed, Stage
 from tests.clients.javascript import JavaScript, javascript, missing
 from tests.conftest import new_database
 from tests.fast_clock import FastClock
-from tests.federation.conftest import authority, local_certificate  # noqa: F401 (fixtures)
 from tests.federation.certificates import CertificateAuthority, IssuedCertificate
+from tests.federation.conftest import authority, local_certificate  # noqa: F401 (fixtures)
 from tests.federation.deployment import Deployment, running_deployment
 
 
