@@ -100,7 +100,7 @@ class Filling:
 
 @asynccontextmanager
 async def filling(place: Place) -> AsyncIterator[Filling]:
-    """The means to fill a place; its statistics are up to date when the block has ended."""
+    """The means to fill a place; when the block has ended, nothing is left to do for its database."""
     config = parse_config(json.dumps(place.config), folder=place.folder, environment={})
     clock = SystemClock()
     async with administration(config, clock) as accounts, Database(place.database_url, config.database) as db:
@@ -117,6 +117,7 @@ async def filling(place: Place) -> AsyncIterator[Filling]:
         yield Filling(db=db, appender=appender, server_name=config.server_name, accounts=accounts)
         async with db.connection() as conn:
             await conn.execute("VACUUM ANALYZE")
+            await conn.execute("CHECKPOINT")
 
 
 def _same(drafts: Sequence[Draft], _: Head) -> Sequence[Draft]:

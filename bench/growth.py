@@ -128,12 +128,14 @@ async def measure(server: Server, scenes: Sequence[Scene], options: Options) -> 
         alice = await _logged_in(http, server, "alice")
         joiners = [await _logged_in(http, server, f"joiner{number}") for number in range(_joins(options))]
         await meter.calibrate()
+        print(f"the server takes {server.resident_mib():.0f} MiB", file=sys.stderr)
         measured = []
         for scene in scenes:
             reader = await _logged_in(http, server, scene.reader)
             costs = await _measure_scene(meter, scene, alice=alice, reader=reader, joiners=joiners, options=options)
             measured.append(Measured(scene, costs))
-            print(f"measured {scene.dimension} {scene.size}", file=sys.stderr)
+            now = f"the server takes {server.resident_mib():.0f} MiB"
+            print(f"measured {scene.dimension} {scene.size}; {now}", file=sys.stderr)
         return measured
 
 

@@ -9,8 +9,9 @@ from typing import Final
 
 from prometheus_client import Counter
 
-from homeserver.core.ids import EventId
-from storage.database import Connection
+from homeserver.core.ids import EventId, RoomId
+from homeserver.core.room_versions import RoomVersion
+from storage.database import Connection, Row
 
 
 class RoomChanged(Exception):
@@ -191,18 +192,63 @@ async def append_events(conn: Connection, batch: Batch) -> Appended:
         batch.state_before_id,
         batch.is_state_forked,
         [event_tuple(event) for event in batch.events],
-        [(c.type, c.state_key, c.event, c.membership, c.sender, c.is_local) for c in batch.state_changes],
+        _state_changes(batch),
         batch.summary_changes,
-        [(r.event, r.relates_to, r.rel_type, r.key) for r in batch.relations],
+        _relations(batch),
         [(r.event_nid, r.revision, r.redacted_by, r.client_json, r.federation_json) for r in batch.replaced_events],
-        [(p.event, p.user_id, p.actions, p.notify, p.highlight) for p in batch.push_exceptions],
+        _push_exceptions(batch),
         batch.missing_event_ids,
         batch.awaited_target,
         batch.reviewed_redactions,
     )
     if row is None or not row["is_appended"]:
         raise RoomChanged
-    EVENTS_APPENDED.inc(len(batch.events))
+    return _appended(row)
+
+
+SELECT_CREATE_ROOM: Final = """
+    SELECT room_nid, position_written, state_version, state_id, event_nids,
+        extremity_nids, extremity_ids, extremity_depths
+    FROM create_room($1, $2, $3::new_event[], $4::state_change[], $5::summary_change[], $6::new_relation[],
+        $7::new_push_exception[])
+"""
+
+
+async def create_room(
+    conn: Connection, room_id: RoomId, room_version: RoomVersion, batch: Batch
+) -> tuple[int, Appended] | None:
+    """Makes a room of its first events; the `room_nid` of the batch is not looked at.
+
+    Returns:
+        The room's `room_nid`, and what was written; None if there is such a room already.
+    """
+    row = await conn.fetchrow(
+        SELECT_CREATE_ROOM,
+        room_id,
+        room_version.identifier,
+        [event_tuple(event) for event in batch.events],
+        _state_changes(batch),
+        batch.summary_changes,
+        _relations(batch),
+        _push_exceptions(batch),
+    )
+    return None if row is None or row["room_nid"] is None else (row["room_nid"], _appended(row))
+
+
+def _state_changes(batch: Batch) -> list[tuple[object, ...]]:
+    return [(c.type, c.state_key, c.event, c.membership, c.sender, c.is_local) for c in batch.state_changes]
+
+
+def _relations(batch: Batch) -> list[tuple[object, ...]]:
+    return [(r.event, r.relates_to, r.rel_type, r.key) for r in batch.relations]
+
+
+def _push_exceptions(batch: Batch) -> list[tuple[object, ...]]:
+    return [(p.event, p.user_id, p.actions, p.notify, p.highlight) for p in batch.push_exceptions]
+
+
+def _appended(row: Row) -> Appended:
+    EVENTS_APPENDED.inc(len(row["event_nids"]))
     return Appended(
         position=row["position_written"],
         event_nids=row["event_nids"],

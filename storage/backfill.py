@@ -14,7 +14,7 @@ from storage.database import Connection
 from storage.events import StoredEvent, stored_event
 from storage.missing_events import delete_missing_events, put_missing_events
 from storage.room_import import CHANGE_SUMMARY
-from storage.state import LOCK_ROOM
+from storage.state import LOCK_ROOM, are_stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,8 @@ async def place_events(conn: Connection, placement: Placement) -> None:
     """Gives events their place in history, in a transaction.
 
     Raises:
-        RoomChanged: an event is not stored as it was read, or what a redaction awaits has come; nothing was written.
+        RoomChanged: an event is not stored as it was read, what a redaction awaits has come, or a state has been
+            collected since; nothing was written.
     """
     room_nid, events = placement.room_nid, list(placement.events.values())
     nids = [event.event_nid for event in events]
@@ -200,7 +201,7 @@ async def place_events(conn: Connection, placement: Placement) -> None:
         [event.revision for event in placement.replaced_events],
         [target_id for target_id, _ in placement.awaited],
     )
-    if not is_as_seen:
+    if not is_as_seen or not await are_stored(conn, (event.state for event in events if event.state > 0)):
         raise RoomChanged
     state_ids = await _derive_states(conn, room_nid, placement.states)
     await conn.execute(LINK_FOLLOWERS, room_nid, list(placement.gaps))

@@ -19,6 +19,7 @@ from storage.room_import import (
     put_entries,
     put_other_members,
 )
+from storage.state import are_stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +114,11 @@ async def complete_room(
         The stream's position, and those of our users whose membership has changed by it.
 
     Raises:
-        RoomChanged: the room's state is not as it was when this was found out.
+        RoomChanged: the room's state is not as it was when this was found out, or a state has been collected since.
     """
     room_nid = completion.room_nid
     unchanged = await conn.fetchval(LOCK_PARTIAL_ROOM, room_nid, completion.state_version, completion.partial_state_id)
-    if not unchanged:
+    if not unchanged or not await are_stored(conn, (completion.state_id, *completion.states.values())):
         raise RoomChanged
     await conn.execute(
         UPDATE_NEWEST_STATES,

@@ -18,6 +18,7 @@ class RoomHead:
 
     Attributes:
         state_id: the snapshot of the current state; None while this server has no part in the room.
+        is_here: this server knows the room as it is now: it is in there, or everybody had left when it last was.
         entries: the slots that were asked for, each with its event's number and the event; None if it is empty.
     """
 
@@ -25,6 +26,7 @@ class RoomHead:
     room_version: RoomVersion
     state_version: int
     state_id: int | None
+    is_here: bool
     extremities: tuple[Extremity, ...]
     entries: Mapping[StateKey, tuple[int, Pdu] | None]
 
@@ -46,7 +48,11 @@ async def lock_room(conn: Connection, room_id: RoomId) -> None:
 # also where it was made when the tables were small.
 SELECT_HEAD: Final = """
     WITH room AS MATERIALIZED (
-        SELECT r.room_id, r.room_nid, r.room_version, r.state_version, r.state_id, ends.nids, ends.ids, ends.depths
+        SELECT r.room_id, r.room_nid, r.room_version, r.state_version, r.state_id, ends.nids, ends.ids, ends.depths,
+            r.state_id IS NOT NULL AND EXISTS (
+                SELECT FROM room_summaries s
+                WHERE s.room_nid = r.room_nid AND (s.local_joined_members > 0 OR s.joined_members = 0)
+            ) AS is_here
         FROM rooms r, LATERAL (
             SELECT array_agg(e.event_nid) AS nids, array_agg(e.event_id) AS ids, array_agg(e.depth) AS depths
             FROM events e WHERE e.event_nid = ANY (r.forward_extremities)
@@ -83,6 +89,7 @@ async def find_head(conn: Connection, room_id: RoomId, slots: Collection[StateKe
         room_version=room_version_named(first["room_version"]),
         state_version=first["state_version"],
         state_id=first["state_id"],
+        is_here=first["is_here"],
         extremities=tuple(Extremity(nid, EventId(event_id), depth) for nid, event_id, depth in ends),
         entries=entries,
     )

@@ -29,13 +29,13 @@ async def hold_lease(conn: Connection, *, name: str, holder: str) -> bool:
 
 RESET_ROOM: Final = """
     WITH outside AS (
-        SELECT event_nid FROM events WHERE room_nid = $1
+        SELECT event_nid FROM events WHERE room_nid = $1 AND topological IS NULL
     ), state AS (
         DELETE FROM invited_states WHERE event_nid IN (SELECT event_nid FROM outside)
     ), push AS (
         DELETE FROM event_push_exceptions WHERE event_nid IN (SELECT event_nid FROM outside)
     ), event AS (
-        DELETE FROM events WHERE room_nid = $1
+        DELETE FROM events WHERE room_nid = $1 AND topological IS NULL
     ), ended AS (
         UPDATE memberships SET membership = 'leave', event_nid = 0, position = stream_position()
         WHERE room_nid = $1 AND membership <> 'leave' AND right(user_id, length($3) + 1) = ':' || $3

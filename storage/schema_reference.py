@@ -23,8 +23,7 @@ The tables, by the migration that made them. Each comment stands in the database
 “{BOUND}” there tells how many rows there can be, and what removes them. `schema_migrations` lists the migrations that
 have been applied.
 
-Rooms cannot be deleted yet, and history is neither purged nor limited by age: what is said to be swept by that stays,
-and so do states of rooms that nothing refers to any more.
+Rooms cannot be deleted yet, and history is neither purged nor limited by age: what is said to be swept by that stays.
 """
 
 _STATEMENT: Final = re.compile(

@@ -245,6 +245,22 @@ async def insert_slots(conn: Connection, slots: Collection[StateKey]) -> None:
     await conn.execute(INSERT_SLOTS, [slot[0] for slot in wanted], [slot[1] for slot in wanted])
 
 
+SELECT_ARE_STORED: Final = """
+    SELECT NOT EXISTS (
+        SELECT FROM unnest($1::bigint[]) AS wanted (state_id)
+        WHERE NOT EXISTS (SELECT FROM state_snapshots s WHERE s.state_id = wanted.state_id)
+    )
+"""
+
+
+async def are_stored(conn: Connection, state_ids: Iterable[int]) -> bool:
+    """Whether snapshots that were found out earlier are still there: those that nothing refers to are collected.
+
+    Who holds the lock of the room's row may rely on it until the transaction ends.
+    """
+    return bool(await conn.fetchval(SELECT_ARE_STORED, list(set(state_ids))))
+
+
 LOCK_ROOM: Final = "SELECT state_version FROM rooms WHERE room_nid = $1 FOR NO KEY UPDATE"
 SELECT_DERIVED_STATE: Final = """
     WITH change AS (
@@ -271,6 +287,9 @@ async def derive_state(
         room_nid: the room, whose row is locked first.
         base_state_id: the snapshot to start from; None for the empty state.
         changes: events by slot; None empties a slot.
+
+    Raises:
+        ConstraintViolation: the snapshot to start from has been collected, for nothing referred to it for hours.
     """
     await conn.fetchval(LOCK_ROOM, room_nid)
     event_nids = [event_nid or 0 for event_nid in changes.values()]

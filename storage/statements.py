@@ -12,7 +12,8 @@ def statement_names() -> dict[str, str]:
     """Each SQL constant of the storage modules, mapped to its name, for example `leases.ACQUIRE_LEASES`."""
     package = importlib.import_module(__package__)
     names: dict[str, str] = {}
-    for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    # Folders below have no SQL, but what not every server needs in memory, such as the client of S3.
+    for found in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         if found.ispkg:
             continue
         module = importlib.import_module(found.name)

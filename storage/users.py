@@ -236,6 +236,23 @@ async def list_erased(conn: Connection, user_ids: Sequence[str]) -> set[str]:
     return {row["user_id"] for row in await conn.fetch(SELECT_ERASED, list(user_ids))}
 
 
+SELECT_UNUSED_GUESTS: Final = """
+    SELECT u.user_id FROM users u
+    WHERE u.is_guest AND u.deactivated_ts IS NULL AND u.created_ts < $1
+        AND NOT EXISTS (
+            SELECT FROM devices d
+            WHERE d.user_id = u.user_id AND greatest(d.created_ts, coalesce(d.last_seen_ts, 0)) >= $1
+        )
+    ORDER BY u.created_ts
+    LIMIT $2
+"""
+
+
+async def list_unused_guests(conn: Connection, *, unused_since_ts: int, limit: int) -> list[UserId]:
+    """Guests whose devices have not been seen since a time, in milliseconds, the oldest accounts first."""
+    return [UserId(row["user_id"]) for row in await conn.fetch(SELECT_UNUSED_GUESTS, unused_since_ts, limit)]
+
+
 INSERT_PENDING_DEPARTURE: Final = """
     INSERT INTO pending_departures (user_id, requested_ts) VALUES ($1, $2) ON CONFLICT (user_id) DO NOTHING
 """

@@ -11,10 +11,14 @@ import pytest
 
 from synapse_compat_tests.synapse import python_of_synapse, synapse
 from tests.conftest import (  # noqa: F401 (fixtures and hooks, which pytest finds by their names here)
+    _event_loop,
+    bucket,
     database_template,
     postgres_url,
     pytest_collection_modifyitems,
     pytest_configure,
+    pytest_runtest_makereport,
+    s3_url,
 )
 from tests.processes import homeserver
 

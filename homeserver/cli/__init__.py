@@ -17,6 +17,7 @@ from homeserver.config.reference import example_yaml, reference_markdown
 from homeserver.core.errors import InvalidParam
 from homeserver.core.ids import ServerName
 from homeserver.core.version import NAME, VERSION
+from homeserver.runtime.memory import give_memory_back
 from homeserver.runtime.start import run_server, run_worker
 
 
@@ -35,6 +36,7 @@ def run(config_file: Path, sockets: str | None) -> None:
     It is ready when GET /health answers 200. SIGTERM lets requests finish, then stops it; SIGHUP has it take up its
     configuration anew.
     """
+    give_memory_back()
     with told():
         run_server(config_file, os.environ, sockets=sockets)
 
@@ -47,6 +49,7 @@ def run(config_file: Path, sockets: str | None) -> None:
 @click.option("--reports", type=int, required=True)
 def run_worker_command(config_file: Path, number: int, sockets: str, lifeline: int, reports: int) -> None:
     """Run one of several workers; the server does this itself."""
+    give_memory_back()
     with told():
         run_worker(config_file, os.environ, number=number, sockets=sockets, lifeline=lifeline, reports=reports)
 

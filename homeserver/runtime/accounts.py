@@ -36,6 +36,7 @@ from homeserver.services.accounts.credentials import Credentials
 from homeserver.services.accounts.deactivation import Deactivation
 from homeserver.services.accounts.devices import DeviceObserver, Devices
 from homeserver.services.accounts.filters import Filters
+from homeserver.services.accounts.guest_sweep import GuestSweep
 from homeserver.services.accounts.guests import Guests
 from homeserver.services.accounts.last_seen import LastSeen
 from homeserver.services.accounts.login import Login
@@ -165,10 +166,7 @@ def compose_accounts(
         uia=proofs.uia,
         sections=(),
         admin_sections=(),
-        background=(
-            BackgroundTask("last_seen", access.last_seen.run),
-            BackgroundTask("token_key_upkeep", TokenKeyUpkeep(db=db, clock=clock, signer=access.signer).run),
-        ),
+        background=_background(means, access, deactivation),
     )
     return replace(
         accounts,
@@ -179,6 +177,18 @@ def compose_accounts(
             account_moderation.section(Moderation(db=db, server_name=config.server_name, lookup=access.lookup)),
         ),
         admin_sections=_admin_sections(means, accounts, access),
+    )
+
+
+def _background(means: Means, access: _Access, deactivation: Deactivation) -> Sequence[BackgroundTask]:
+    db, clock = means.db, means.clock
+    unused_ms = means.config.registration.guest_unused_ms
+    guests = GuestSweep(db=db, clock=clock, deactivation=deactivation, unused_ms=unused_ms)
+    keys = TokenKeyUpkeep(db=db, clock=clock, signer=access.signer)
+    return (
+        BackgroundTask("last_seen", access.last_seen.run),
+        BackgroundTask("token_key_upkeep", keys.run),
+        BackgroundTask("guest_sweep", guests.run),
     )
 
 

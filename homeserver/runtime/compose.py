@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from redis.asyncio import Redis
 
 from client_api.auth import client_authenticator
-from homeserver.config.schema import Config
+from homeserver.config.schema import Config, Resource
 from homeserver.core.clock import Clock
 from homeserver.core.signing import SigningKey
 from homeserver.runtime import health, metrics
@@ -20,7 +21,7 @@ from homeserver.runtime.encryption import compose_encryption
 from homeserver.runtime.federation import compose_federation
 from homeserver.runtime.incoming import compose_incoming
 from homeserver.runtime.live import compose_live
-from homeserver.runtime.media import compose_media
+from homeserver.runtime.media import Media, compose_media
 from homeserver.runtime.memberships_elsewhere import compose_memberships_elsewhere
 from homeserver.runtime.other_servers import MakeHttpClient, OtherServers, connect_other_servers, http_client
 from homeserver.runtime.push import compose_push
@@ -29,6 +30,7 @@ from homeserver.runtime.room_followers import compose_room_followers
 from homeserver.runtime.room_writing import compose_room_writing
 from homeserver.runtime.rooms import compose_rooms
 from homeserver.runtime.signing_key import load_own_keys
+from homeserver.runtime.upkeep import compose_upkeep
 from homeserver.runtime.vital_signs import VitalSigns, publish
 from homeserver.services.accounts.attempts import AttemptCounts, LocalAttemptCounts
 from homeserver.services.accounts.redis_attempts import RedisAttemptCounts
@@ -42,37 +44,15 @@ from homeserver.web.rate_limits import BucketStore, LocalBuckets, Rate, RateLimi
 from homeserver.web.redis_rate_limits import RedisBuckets
 from homeserver.web.websocket import WEBSOCKET_SECTION, WebSocketTransport
 from homeserver.web.write_tasks import WriteTasks
-from storage.account_data import SELECT_ACCOUNT_DATA_KEYS
 from storage.bus.base import Bus
 from storage.bus.memory import MemoryBus
 from storage.bus.redis import RedisBus
 from storage.cache_budget import PROCESS_BUDGET
 from storage.database import Database
-from storage.device_lists import SELECT_DEVICE_LIST_KEYS
-from storage.devices import SELECT_DEVICE_KEYS
-from storage.one_time_keys import SELECT_KEY_COUNT_KEYS
-from storage.presence import SELECT_PRESENCE_KEYS
-from storage.profiles import SELECT_PROFILE_KEYS
-from storage.push_rules import SELECT_PUSH_RULE_KEYS
-from storage.receipts import SELECT_RECEIPT_KEYS
 from storage.statements import statement_names
-from storage.timelines import SELECT_EVENT_KEYS, SELECT_MEMBERSHIP_KEYS, SELECT_STATE_KEYS
-from storage.typing import SELECT_TYPING_KEYS
+from storage.stream_keys import SELECT_STREAM_KEYS
 
-STREAMS: Final = (
-    StreamKeys("events", SELECT_EVENT_KEYS),
-    StreamKeys("state", SELECT_STATE_KEYS),
-    StreamKeys("membership_changes", SELECT_MEMBERSHIP_KEYS),
-    StreamKeys("account_data", SELECT_ACCOUNT_DATA_KEYS),
-    StreamKeys("devices", SELECT_DEVICE_KEYS),
-    StreamKeys("device_lists", SELECT_DEVICE_LIST_KEYS),
-    StreamKeys("key_counts", SELECT_KEY_COUNT_KEYS),
-    StreamKeys("presence", SELECT_PRESENCE_KEYS),
-    StreamKeys("profiles", SELECT_PROFILE_KEYS),
-    StreamKeys("push_rules", SELECT_PUSH_RULE_KEYS),
-    StreamKeys("receipts", SELECT_RECEIPT_KEYS),
-    StreamKeys("typing", SELECT_TYPING_KEYS),
-)
+STREAMS: Final = (StreamKeys("the streams", SELECT_STREAM_KEYS),)
 """What the hub looks at each second, should a wake have been lost."""
 
 
@@ -130,18 +110,8 @@ async def compose(
             hub.stop()
             websocket.stop()
 
-        async def is_healthy() -> bool:
-            return await health.find_problem(db) is None
-
         yield Application(
-            sections={
-                "client": services.client_sections,
-                "federation": _if_federating(config, services.federation_sections, media.federation_sections),
-                "media": media.sections,
-                "admin": [*services.accounts.admin_sections, *media.admin_sections],
-                "health": [health.section(db)],
-                "metrics": [metrics.section(lambda: publish(db))],
-            },
+            sections=_sections(means, services, media),
             dispatcher=dispatcher,
             clock=clock,
             websocket=websocket,
@@ -153,8 +123,20 @@ async def compose(
                 *media.background,
             ],
             drain=drain,
-            is_healthy=is_healthy,
+            is_healthy=partial(health.is_healthy, db),
         )
+
+
+def _sections(means: Means, services: "_Services", media: Media) -> dict[Resource, Sequence[Section]]:
+    config, db = means.config, means.db
+    return {
+        "client": services.client_sections,
+        "federation": _if_federating(config, services.federation_sections, media.federation_sections),
+        "media": media.sections,
+        "admin": [*services.accounts.admin_sections, *media.admin_sections],
+        "health": [health.section(db)],
+        "metrics": [metrics.section(lambda: publish(db))],
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +208,7 @@ def _services(means: Means, *, hub: Hub, key: SigningKey, redis: Redis | None, o
             *elsewhere.background,
             *federation.background,
             *others.background,
+            *compose_upkeep(means),
         ],
     )
 

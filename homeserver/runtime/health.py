@@ -23,6 +23,11 @@ async def find_problem(db: Database) -> str | None:
     return "The database is not migrated" if version < NEWEST_VERSION else None
 
 
+async def is_healthy(db: Database) -> bool:
+    """Whether this worker can do its work."""
+    return await find_problem(db) is None
+
+
 def section(db: Database) -> Section:
     """The endpoint, which asks the database each time."""
     s = Section("Health")

@@ -81,7 +81,9 @@ BEGIN
 END
 $$;
 
-CREATE TABLE leases (
+-- Unlogged, for they are renewed every few seconds, and after a crash of the database nobody holds them any more anyway:
+-- whoever was at work has lost its connection and finds at the next renewal that it must stop.
+CREATE UNLOGGED TABLE leases (
     name text PRIMARY KEY,
     holder text NOT NULL,
     expires_at timestamptz NOT NULL

@@ -491,7 +491,11 @@ CREATE FUNCTION append_events(
     OUT extremity_nids bigint[],
     OUT extremity_ids text[],
     OUT extremity_depths bigint[]
-) LANGUAGE plpgsql AS $$
+)
+-- All its statements go by indexes, whatever the values are: that they were planned for the first values of each session
+-- would only cost.
+SET plan_cache_mode = force_generic_plan
+LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     room rooms%ROWTYPE;
@@ -719,5 +723,41 @@ BEGIN
         array_agg(e.depth ORDER BY e.event_nid)
     INTO extremity_nids, extremity_ids, extremity_depths
     FROM events e WHERE e.event_nid = ANY (extremity_nids);
+END
+$$;
+
+-- Makes a room of its first events. It writes nothing and returns no `room_nid` if there is such a room.
+CREATE FUNCTION create_room(
+    of_room_id text,
+    of_room_version text,
+    new_events new_event[],
+    state_changes state_change[],
+    summary_changes summary_change[],
+    new_relations new_relation[],
+    push_exceptions new_push_exception[],
+    OUT room_nid integer,
+    OUT position_written bigint,
+    OUT state_version bigint,
+    OUT state_id bigint,
+    OUT event_nids bigint[],
+    OUT extremity_nids bigint[],
+    OUT extremity_ids text[],
+    OUT extremity_depths bigint[]
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    INSERT INTO rooms AS r (room_id, room_version) VALUES (of_room_id, of_room_version)
+    ON CONFLICT (room_id) DO NOTHING RETURNING r.room_nid INTO room_nid;
+    IF room_nid IS NULL THEN
+        RETURN;
+    END IF;
+    INSERT INTO room_summaries (room_nid) VALUES (create_room.room_nid);
+    SELECT a.position_written, a.state_version, a.state_id, a.event_nids, a.extremity_nids, a.extremity_ids,
+        a.extremity_depths
+    INTO position_written, state_version, state_id, event_nids, extremity_nids, extremity_ids, extremity_depths
+    FROM append_events(
+        create_room.room_nid, 0, '{}', NULL, false, new_events, state_changes, summary_changes, new_relations, '{}',
+        push_exceptions, '{}', NULL, NULL
+    ) AS a;
 END
 $$;

@@ -21,4 +21,4 @@ ALTER TABLE relations RESET (autovacuum_freeze_min_age, autovacuum_vacuum_insert
 ALTER TABLE events RESET (autovacuum_freeze_min_age, autovacuum_vacuum_insert_scale_factor,
     autovacuum_vacuum_scale_factor, autovacuum_analyze_scale_factor);
 DROP TABLE state_walk;
-DROP INDEX state_snapshots_unreferenced, state_snapshots_parent, state_history_state_id, events_state_id;
+DROP INDEX events_unplaced, state_snapshots_unreferenced, state_snapshots_parent, state_history_state_id, events_state_id;

@@ -12,6 +12,9 @@ CREATE INDEX state_history_state_id ON state_history (state_id);
 CREATE INDEX state_snapshots_parent ON state_snapshots (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX state_snapshots_unreferenced ON state_snapshots (unreferenced_since) WHERE unreferenced_since IS NOT NULL;
 
+-- What is stored of a room outside its history, for rooms that are entered: those events are no other index's.
+CREATE INDEX events_unplaced ON events (room_nid, event_nid) WHERE topological IS NULL;
+
 CREATE TABLE state_walk (
     -- Allows one row.
     is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),

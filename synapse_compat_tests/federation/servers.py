@@ -17,6 +17,7 @@ from homeserver.config.schema import (
     Config,
     FederationConfig,
     ListenerConfig,
+    MediaConfig,
     PasswordsConfig,
     RateLimitsConfig,
     RegistrationConfig,
@@ -208,6 +209,7 @@ async def running_heliograph(
     *,
     host: str = "localhost",
     clock: Clock | None = None,
+    media: MediaConfig | None = None,
     **federation: Any,
 ) -> AsyncIterator[OurSide]:
     """A server of ours that federates, until the block ends.
@@ -219,6 +221,7 @@ async def running_heliograph(
         certificate: what it shows others.
         host: what its name begins with: `localhost`, or the address `127.0.0.1`.
         clock: what it takes for the time.
+        media: its settings of media; None for the usual ones.
         federation: settings of federation, beside those that are needed here.
     """
     bound = bind_all(
@@ -228,7 +231,7 @@ async def running_heliograph(
         ]
     )
     listeners = tuple(
-        Listener(replace(each.config, port=each.sockets[0].getsockname()[1]), each.sockets) for each in bound
+        Listener(replace(each.config, port=each.sockets[0].getsockname()[1]), each.bound) for each in bound
     )
     async with AsyncExitStack() as stack:
         line = await stack.enter_async_context(line_to(listeners[0].config.port))
@@ -243,6 +246,7 @@ async def running_heliograph(
             passwords=PasswordsConfig(time_cost=1, memory_cost_kib=8),
             rate_limits=RateLimitsConfig(enabled=False),
             limits=LIMITS,
+            media=media or MediaConfig(),
             federation=FederationConfig(ca_file=authority.ca_file, ip_range_blocklist=(), **federation),
         )
         group = await stack.enter_async_context(asyncio.TaskGroup())

@@ -96,9 +96,10 @@ async def until_all_is_told(pair: Pair, everybody: list[Client], room_id: str) -
     """
     others = [client for client in everybody if client.url == pair.bob.url and await is_in(client, room_id)]
     members = [pair.alice, *others[:1]]
-    for body in ("is anybody there?", "mended"):
-        said = [event_id for speaker in members if (event_id := await say(speaker, room_id, body)) is not None]
-    for event_id in said:
+    for speaker in members:
+        await say(speaker, room_id, "is anybody there?")
+    said = [await say(speaker, room_id, "mended") for speaker in members]
+    for event_id in filter(None, said):
         for listener in members:
             await wait_until(lambda who=listener, what=event_id: has_heard(who, room_id, what))
     for other in others[:1]:

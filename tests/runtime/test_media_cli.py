@@ -13,6 +13,7 @@ from storage.local_media import NewMedia, insert_local_media
 from storage.media.filesystem import FileSystemBytes
 from storage.media_contents import touch_content
 from storage.remote_media import RemoteMedia, insert_remote_media
+from tests.s3_server import KEY, SECRET, Bucket
 
 LONG_AGO_MS = 1_000_000
 
@@ -95,3 +96,47 @@ def test_deleting_what_nobody_asks_for(config_file: Path) -> None:
     assert invoke(config_file, "delete-unused", "--days", "1", "--larger-than", "5").stdout == "0 files removed\n"
     assert invoke(config_file, "delete-unused", "--days", "1").stdout == "1 files removed\n"
     assert invoke(config_file, "list").output == ""
+
+
+def test_moving(config_file: Path, bucket: Bucket) -> None:
+    """First everything is brought, then, once the server uses the other store, removed; both may be repeated."""
+    files = config_file.parent / "data" / "media" / "content"
+    config = json.loads(config_file.read_text())
+    unset = invoke(config_file, "move", "--to", "s3")
+    assert (unset.exit_code, "media.s3.bucket: is needed" in unset.output) == (1, True)
+    settings = {
+        "bucket": bucket.name,
+        "endpoint_url": bucket.url,
+        "path_style": True,
+        "access_key_id": KEY,
+        "secret_access_key": SECRET,
+    }
+    config_file.write_text(json.dumps({**config, "media": {"s3": settings}}))
+    for count in (1, 0):
+        moved = invoke(config_file, "move", "--to", "s3")
+        assert moved.stdout == f"{count} of 1 files brought, 0 are missing in both\n"
+        assert "set media.storage to s3" in moved.stderr
+    (name,) = [path.name for path in files.rglob("*") if path.is_file()]
+    assert bucket.keys == [f"content/{name[:2]}/{name[2:4]}/{name}"]
+
+    config_file.write_text(json.dumps({**config, "media": {"storage": "s3", "s3": settings}}))
+    assert "set media.storage" not in invoke(config_file, "move", "--to", "s3").stderr
+    assert [path for path in files.rglob("*") if path.is_file()] == []
+
+    assert invoke(config_file, "move", "--to", "files").stdout == "1 of 1 files brought, 0 are missing in both\n"
+    (path,) = [path for path in files.rglob("*") if path.is_file()]
+    assert path.read_bytes() == b"Hello"
+    path.write_bytes(b"Hullo")
+    bucket.client.delete_object(Bucket=bucket.name, Key=bucket.keys[0])
+    damaged = invoke(config_file, "move", "--to", "s3")
+    assert (damaged.exit_code, "has other bytes" in damaged.output, bucket.keys) == (1, True, [])
+    path.unlink()
+    assert invoke(config_file, "move", "--to", "s3").stdout == "0 of 1 files brought, 1 are missing in both\n"
+
+
+def test_a_store_that_is_away(config_file: Path) -> None:
+    config = json.loads(config_file.read_text())
+    settings = {"bucket": "b", "endpoint_url": "http://127.0.0.1:9", "access_key_id": "a", "secret_access_key": SECRET}
+    config_file.write_text(json.dumps({**config, "media": {"s3": settings}}))
+    result = invoke(config_file, "move", "--to", "s3")
+    assert (result.exit_code, "S3 does not answer" in result.output, SECRET in result.output) == (1, True, False)

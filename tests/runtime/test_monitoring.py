@@ -13,7 +13,7 @@ from homeserver.core.clock import Clock
 from homeserver.runtime.vital_signs import VitalSigns
 from storage.database import Database
 from storage.leases import acquire_leases, new_holder
-from tests.api.server import running_server
+from tests.api.server import composed_server
 from tests.fast_clock import FastClock
 
 TOP = Path(__file__).parents[2]
@@ -72,8 +72,8 @@ def mistakes(expression: str, known: dict[str, set[str]]) -> Iterator[str]:
         yield "brackets are open"
 
 
-async def test_expressions_ask_for_what_a_running_server_tells(database_url: str) -> None:
-    async with running_server(database_url):
+async def test_expressions_ask_for_what_a_composed_server_tells(database_url: str) -> None:
+    async with composed_server(database_url):
         known = labels_by_metric()
     found = {expression: list(mistakes(expression, known)) for expression in expressions()}
     assert len(found) > 60
@@ -94,7 +94,7 @@ def test_mistakes_are_found() -> None:
 
 
 async def test_the_documents_name_what_there_is(database_url: str) -> None:
-    async with running_server(database_url):
+    async with composed_server(database_url):
         known = labels_by_metric()
     text = (TOP / "docs" / "operations.md").read_text() + (TOP / "docs" / "federation.md").read_text()
     named = set(re.findall(r"`(heliograph_[a-z0-9_]+)`", text))

@@ -263,3 +263,13 @@ async def test_statements_are_counted_for_a_piece_of_work_and_its_tasks(db: Data
     await ask()
     assert usage.statements == 2
     assert usage.seconds > 0
+
+
+async def test_each_connection_knows_the_types_that_another_has_asked_about(db: Database) -> None:
+    asked = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%typeinfo' || '_tree(%'"
+    counts = []
+    async with db.connection() as one, db.connection() as other:
+        for conn in (one, other):
+            assert await conn.fetchval("SELECT ARRAY[1, 2]::integer[]") == [1, 2]
+            counts.append(await conn.fetchval(asked))
+    assert counts == [1, 0]

@@ -35,6 +35,8 @@ class RegistrationConfig:
     """Whether registering takes a token, which administrators make (`m.login.registration_token`)."""
     guest_access: bool = False
     """Whether guests get accounts, without a password and with few rights."""
+    guest_unused_ms: Count | None = 7_776_000_000
+    """After how long the account of a guest is deactivated that nobody has used; `null`: never."""
     terms: tuple[TermsConfig, ...] = ()
     """Documents to accept when registering (`m.login.terms`): `[{id, version, name, url}]`."""
     reserved_usernames: tuple[str, ...] = ()

@@ -184,6 +184,8 @@ class Presence:
         Raises:
             DatabaseError, TimeoutError: it could not be done; the next flush does it.
         """
+        if not self._devices.may_have_changed and not self._writing.locked():
+            return
         async with asyncio.timeout(WRITE_SECONDS_MAX), self._writing:
             while (due := self._devices.take_changed()).users:
                 try:

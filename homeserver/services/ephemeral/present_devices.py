@@ -107,6 +107,11 @@ class PresentDevices:
         self._activities.setdefault(user_id, _Activity()).noted_ts = self._clock.now_ms()
         self._active.add(user_id)
 
+    @property
+    def may_have_changed(self) -> bool:
+        """Whether there may be anything to take."""
+        return bool(self._changed or self._active)
+
     def take_changed(self) -> Due:
         """What has changed since the last call and is now taken as written; a bounded number of devices and users."""
         keys = [self._changed.pop() for _ in range(min(BATCH_MAX, len(self._changed)))]

@@ -40,13 +40,12 @@ from homeserver.services.rooms.heads import Head, Heads
 from homeserver.services.rooms.hidden_events import is_hidden
 from homeserver.services.rooms.lanes import Lanes
 from homeserver.services.rooms.policy_servers import POLICY, EventPolicy, NoEventPolicy
-from storage.append import Appended, Batch, RoomChanged, append_events
+from storage.append import Appended, Batch, RoomChanged, append_events, create_room
 from storage.bus.base import Bus
 from storage.database import Connection, Database
 from storage.errors import UniqueViolation
 from storage.events import list_pdus
-from storage.room_heads import lock_room
-from storage.rooms import insert_room
+from storage.room_heads import RoomHead, lock_room
 
 _ATTEMPTS_UNLOCKED: Final = 3
 _ATTEMPTS_MAX: Final = 8
@@ -126,6 +125,13 @@ class Appender:
         if added.position is not None:
             await self._bus.wake(wake_keys(room_id, added.events, self._server_name), added.position)
         return added
+
+    async def look(self, conn: Connection, room_id: RoomId, slots: Collection[StateKey]) -> RoomHead | None:
+        """A room as it is now, with entries of its state; None if it is not known.
+
+        What is added to it next is made on what has been read here, unless the room changes meanwhile.
+        """
+        return await self._heads.look(conn, room_id, {*slots, POLICY})
 
     async def prepare(self, room_id: RoomId, compose: Compose, *, slots: Collection[StateKey] = ()) -> Pdu | None:
         """Makes the one event that `compose` decides on, but does not add it, for somebody else has to sign it first.
@@ -213,17 +219,18 @@ class Appender:
         room_id = chain[0].pdu.room_id
         events = [link.pdu for link in chain]
         outcomes = await self._push.evaluate(PushedRoom(None, room_id, room_version, 0, {}), events)
-        async with self._db.transaction() as conn:
-            room_nid = await insert_room(conn, room_id, room_version)
-            if room_nid is None:
+        head = Head(0, room_id, room_version, 0, None, ())
+        batch = make_batch(head, chain, outcomes, drafts, server_name=self._server_name)
+        # One statement needs no transaction around it.
+        async with self._db.connection() if along_with is None else self._db.transaction() as conn:
+            created = await create_room(conn, room_id, room_version, batch)
+            if created is None:
                 # A room of version 12 is named after its create event: the same was made in the same millisecond.
                 raise UnavailableForNow("The room has just been created")
-            head = Head(room_nid, room_id, room_version, 0, None, ())
-            batch = make_batch(head, chain, outcomes, drafts, server_name=self._server_name)
-            appended = await append_events(conn, batch)
             if along_with is not None:
                 await along_with(conn, room_id)
-        self._heads.advance(head, appended, _new_entries(chain, appended))
+        room_nid, appended = created
+        self._heads.advance(replace(head, room_nid=room_nid), appended, _new_entries(chain, appended))
         await self._bus.wake(wake_keys(room_id, events, self._server_name), appended.position)
         return room_id
 

@@ -143,7 +143,11 @@ class RoomCreation:
                 await publish_room(conn, room_id)
 
         try:
-            room_id = await self._appender.create(room.room_version, drafts, along_with=write_directory)
+            room_id = await self._appender.create(
+                room.room_version,
+                drafts,
+                along_with=write_directory if room.alias is not None or request.is_public else None,
+            )
         except Forbidden as error:
             raise InvalidRoomState(error.message) from error
         if room.invite_elsewhere:

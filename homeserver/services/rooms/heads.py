@@ -15,7 +15,7 @@ from homeserver.services.rooms.drafts import StateEntry
 from storage.append import Appended, Extremity
 from storage.bounded_cache import BoundedCache
 from storage.database import Connection
-from storage.room_heads import find_head
+from storage.room_heads import RoomHead, find_head
 
 _ENTRIES_OF_ROOM_MAX: Final = 1000
 # What an entry takes in memory: its event, parsed.
@@ -73,6 +73,16 @@ class Heads:
         found = await find_head(conn, room_id, slots)
         if found is None or found.state_id is None:
             raise Forbidden("You are not in the room")
+        return self._keep(room_id, found)
+
+    async def look(self, conn: Connection, room_id: RoomId, slots: Collection[StateKey]) -> RoomHead | None:
+        """A room as it is now, with one statement; None if it is not known. What is read is kept, as by `read`."""
+        found = await find_head(conn, room_id, slots)
+        if found is not None and found.state_id is not None:
+            self._keep(room_id, found)
+        return found
+
+    def _keep(self, room_id: RoomId, found: RoomHead) -> Head:
         entries: dict[StateKey, StateEntry | None] = {
             slot: None if row is None else StateEntry(row[0], row[1]) for slot, row in found.entries.items()
         }

@@ -53,6 +53,8 @@ async def check_invitable(conn: Connection, user_ids: Collection[UserId]) -> Non
 
     https://spec.matrix.org/v1.19/client-server-api/#invite-permission
     """
+    if not user_ids:
+        return
     contents = await list_contents(conn, user_ids=list(user_ids), type=_INVITE_PERMISSION)
     for user_id, content in contents.items():
         if orjson.loads(content).get("default_action") == "block":

@@ -16,7 +16,7 @@ from homeserver.core.errors import (
     Unknown,
     UserSuspended,
 )
-from homeserver.core.event_auth.auth_events import CREATE, JOIN_RULES, POWER_LEVELS, member_slot
+from homeserver.core.event_auth.auth_events import CREATE, member_slot
 from homeserver.core.ids import EventId, RoomId, ServerName, UserId
 from homeserver.core.requester import Requester
 from homeserver.services.rooms.append import Appender
@@ -26,10 +26,10 @@ from homeserver.services.rooms.membership_changes import Action, MembershipChang
 from homeserver.services.rooms.out_of_band import ServerIsInRoom
 from homeserver.services.rooms.restricted_joins import authorise_join, list_inviting_servers
 from homeserver.services.rooms.succession import RoomSuccession
-from storage.database import Database
+from storage.database import Connection, Database
 from storage.memberships import find_membership, forget_room, list_rooms_of_user
 from storage.out_of_band import is_here
-from storage.room_heads import find_head
+from storage.room_heads import RoomHead, find_head
 
 _AUTHORISED_VIA: Final = "join_authorised_via_users_server"
 
@@ -90,15 +90,24 @@ class Memberships:
         user_id = requester.user_id
         self._check_suspended(requester)
         async with self._db.connection() as conn:
-            here = await is_here(conn, room_id)
+            head = await self._look(conn, requester, room_id)
             profile = (await read_profiles(conn, [user_id]))[user_id]
         full = {**profile, **(content or {}), **member_content("join", reason=reason)}
         full.pop(_AUTHORISED_VIA, None)
-        if not here:
+        if head is None or not head.is_here:
             event_id = await self._join_elsewhere(requester, room_id, via=via, content=full)
             if event_id is not None:
                 return event_id
-        return await self._join_here(requester, room_id, via=via, content=full)
+            async with self._db.connection() as conn:
+                head = await self._look(conn, requester, room_id)
+            if head is None or head.state_id is None:
+                raise NotFound("No known server is in the room")
+        return await self._join_here(requester, room_id, head, via=via, content=full)
+
+    async def _look(self, conn: Connection, requester: Requester, room_id: RoomId) -> RoomHead | None:
+        """The room that somebody wants to join, with all that is looked at then."""
+        change = MembershipChange(Action.JOIN, sender=requester.user_id, target=requester.user_id, content={})
+        return await self._appender.look(conn, room_id, change.slots)
 
     async def _join_elsewhere(
         self, requester: Requester, room_id: RoomId, *, via: Sequence[ServerName], content: Mapping[str, Any]
@@ -117,16 +126,19 @@ class Memberships:
         return event_id
 
     async def _join_here(
-        self, requester: Requester, room_id: RoomId, *, via: Sequence[ServerName], content: Mapping[str, Any]
+        self,
+        requester: Requester,
+        room_id: RoomId,
+        head: RoomHead,
+        *,
+        via: Sequence[ServerName],
+        content: Mapping[str, Any],
     ) -> EventId:
-        """Joins a room that this server is in."""
+        """Joins a room that this server is in, and that is as `head` says."""
         user_id = requester.user_id
         vouching: UserId | None = None
         refusal: UnableToGrantJoin | None = None
-        async with self._db.connection() as conn:
-            head = await find_head(conn, room_id, (CREATE, JOIN_RULES, POWER_LEVELS, member_slot(user_id)))
-            if head is None or head.state_id is None:
-                raise NotFound("No known server is in the room")
+        async with self._db.connection_if_needed() as conn:
             try:
                 vouching = await authorise_join(conn, head, user_id, server_name=self._server_name)
             except UnableToGrantJoin as error:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from prometheus_client import Gauge, Histogram
 
@@ -66,6 +66,14 @@ class StreamKeys:
     statement: str
 
 
+class Notified(Protocol):
+    """What the hub tells of news."""
+
+    def notify(self, position: int) -> None:
+        """Takes note that rows of this position may be read now."""
+        ...
+
+
 class Waiter:
     """A task's place in the hub."""
 
@@ -106,7 +114,7 @@ class Hub:
         self._bus = bus
         self._clock = clock
         self._streams = tuple(streams)
-        self._waiters: dict[str, set[Waiter]] = {}
+        self._waiters: dict[str, set[Notified]] = {}
         # Wakes that the bound has not passed: for each key the position and when it came.
         self._pending: dict[str, tuple[int, float]] = {}
         self._has_pending = asyncio.Event()
@@ -178,27 +186,35 @@ class Hub:
     def subscribe(self, keys: Collection[str]) -> Iterator[Waiter]:
         """A waiter for any of the keys. A key that ends with its colon (`room:`) stands for all of its kind."""
         waiter = Waiter()
-        fresh = []
-        for key in keys:
-            waiters = self._waiters.get(key)
-            if waiters is None:
-                self._waiters[key] = {waiter}
-                if key not in self._told:
-                    fresh.append(key)
-            else:
-                waiters.add(waiter)
-        if fresh:
-            self._listen_for(fresh)
+        self.add(waiter, keys)
         WAITERS.inc()
         try:
             yield waiter
         finally:
             WAITERS.dec()
-            for key in keys:
-                waiters = self._waiters[key]
-                waiters.discard(waiter)
-                if not waiters:
-                    del self._waiters[key]
+            self.remove(waiter, keys)
+
+    def add(self, notified: Notified, keys: Collection[str]) -> None:
+        """Has something notified for any of the keys, until it is removed from them."""
+        fresh = []
+        for key in keys:
+            waiters = self._waiters.get(key)
+            if waiters is None:
+                self._waiters[key] = {notified}
+                if key not in self._told:
+                    fresh.append(key)
+            else:
+                waiters.add(notified)
+        if fresh:
+            self._listen_for(fresh)
+
+    def remove(self, notified: Notified, keys: Collection[str]) -> None:
+        """Ends what `add` began."""
+        for key in keys:
+            waiters = self._waiters[key]
+            waiters.discard(notified)
+            if not waiters:
+                del self._waiters[key]
 
     def _listen_for(self, keys: Collection[str]) -> None:
         self._told.update(keys)

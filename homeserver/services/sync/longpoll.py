@@ -13,6 +13,7 @@ from homeserver.core.errors import InvalidParam
 from homeserver.core.tokens import SyncToken
 from homeserver.services.stream.hub import Hub
 from homeserver.services.sync.interests import InterestsOfUsers, keys_of
+from homeserver.services.sync.listeners import Listeners
 from homeserver.services.sync.request import SyncRequest, SyncWindow
 from homeserver.services.sync.response import SyncResponses
 
@@ -24,6 +25,7 @@ class LongPoll:
         self._hub = hub
         self._clock = clock
         self._interests = interests
+        self._listeners = Listeners(hub=hub, clock=clock)
         self._responses = responses
 
     async def sync(self, request: SyncRequest) -> Mapping[str, Any]:
@@ -37,13 +39,13 @@ class LongPoll:
         remembered = self._interests.find_remembered(user_id)
         keys = keys_of(user_id, {}) if remembered is None else remembered.keys
         while True:
-            with self._hub.subscribe(keys) as waiter:
+            with self._listeners.of(user_id, keys).wait() as waiter:
                 window = _window(request, await self._bound(request))
                 response = await self._responses.build(request, window)
                 remaining = 0 if self._hub.is_stopping else deadline - self._clock.monotonic()
                 if response.body or window.is_initial or request.full_state or remaining <= 0:
                     return {"next_batch": SyncToken(response.upto).format(), **response.beside, **response.body}
-                if response.interests.keys == keys:
+                if response.interests.keys is keys or response.interests.keys == keys:
                     await waiter.wait(remaining, upto=window.upto)
             # The user may have come to another room, whose wakes are to be waited for.
             keys = response.interests.keys

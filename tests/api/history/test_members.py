@@ -35,6 +35,26 @@ async def test_all_members_and_those_who_are_wanted(alice: User, bob: User, caro
     refused(await alice.call("GET", path, at="nonsense"), 400, "M_INVALID_PARAM")
 
 
+async def test_members_as_they_are_after_a_redaction(alice: User, bob: User) -> None:
+    room_id = await alice.create(preset="public_chat")
+    await bob.join(room_id)
+    await bob.put(f"/rooms/{room_id}/state/m.room.member/{bob.user_id}", {"membership": "join", "displayname": "rude"})
+
+    async def of_bob() -> Any:
+        chunk = (await alice.get(f"/rooms/{room_id}/members"))["chunk"]
+        return next(event for event in chunk if event["state_key"] == bob.user_id)
+
+    before = await of_bob()
+    assert before["content"] == {"membership": "join", "displayname": "rude"}
+    assert before["unsigned"]["age"] >= 0
+    assert before["unsigned"]["prev_content"] == {"membership": "join"}
+    await alice.redact(room_id, before["event_id"])
+    after = await of_bob()
+    assert after["content"] == {"membership": "join"}
+    assert after["unsigned"]["redacted_because"]["sender"] == alice.user_id
+    assert after["unsigned"]["age"] >= 0
+
+
 async def test_members_at_a_point_of_time(server: ReadingServer, alice: User, bob: User) -> None:
     room_id = await alice.create(preset="public_chat")
     alone = SyncToken(await server.hub.bound()).format()

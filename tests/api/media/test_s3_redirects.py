@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 import pytest
 
+from federation.wire.multipart import boundary_of, read_multipart
 from tests.api.media.api import OLD, V1, Gallery, picture
 from tests.api.server import CONFIG, Client, Site, composed_server, with_changes
 from tests.s3_server import Bucket
@@ -72,3 +73,21 @@ async def test_nobody_is_sent_to_what_they_may_not_have(site: Site, gallery: Gal
     reply = await site.request("GET", f"{V1}/download/{await gallery.upload(b'x')}")
     assert reply.status == 401
     assert (await Gallery(bob).download("test/unknown")).status == 404
+
+
+async def test_other_servers_are_sent_to_the_bucket(site: Site, gallery: Gallery) -> None:
+    """https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1mediadownloadmediaid."""
+    path = await gallery.upload(b"Hello", "text/plain", name="a.txt")
+    media_id = path.partition("/")[2]
+    reply = await site.ask_as("far", "GET", f"/_matrix/federation/v1/media/download/{media_id}")
+    assert reply.status == 200
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield reply.body
+
+    part = await read_multipart(chunks(), boundary_of(reply.headers["content-type"]))
+    assert b"".join([data async for data in part.chunks]) == b""
+    async with aiohttp.ClientSession() as http, http.get(part.headers["location"]) as response:
+        assert await response.read() == b"Hello"
+        assert response.headers["Content-Type"] == "text/plain"
+        assert response.headers["Content-Disposition"] == 'inline; filename="a.txt"'

@@ -130,6 +130,7 @@ async def test_redacting_state(api: RoomsApi, alice: User, bob: User) -> None:
         assert (await alice.redact(room_id, state[slot]["event_id"])).status == 200
     assert (await alice.get_state(room_id, "m.room.name")).json == {}
     assert (await alice.get_state(room_id, "m.room.member", bob.user_id)).json == {"membership": "join"}
+    assert (await alice.all_state(room_id))["m.room.name", ""]["content"] == {}
     async with api.db.connection() as conn:
         assert await conn.fetchval("SELECT name FROM room_summaries JOIN rooms USING (room_nid)") is None
     await bob.send(room_id)

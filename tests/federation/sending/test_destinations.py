@@ -1,5 +1,9 @@
 """Which servers an event goes to: those in the room when it was sent, however late that is looked at."""
 
+import asyncio
+
+import asyncpg
+
 from federation.outbound.room_servers import RoomServers
 from homeserver.core.ids import EventId, RoomId, ServerName, UserId
 from homeserver.services.rooms.drafts import Draft
@@ -11,6 +15,7 @@ from storage.relayed_events import insert_relayed_event
 from storage.state import StateStore
 from tests.federation.sending.world import CAROL, CLAUDE, ELSEWHERE, EVE, THERE, room_with, say
 from tests.rooms.workers import ALICE, BOB, SERVER, Worker, member, message
+from tests.waiting import wait_until
 
 
 def new_room_servers() -> RoomServers:
@@ -190,6 +195,38 @@ async def test_rooms_with_unknown_members_go_by_the_list_of_servers(worker: Work
         await conn.execute("DELETE FROM partial_rooms")
         found = await new_room_servers().destinations(conn, events)
     assert found[max(found)] == {THERE, ELSEWHERE}
+
+
+async def test_no_server_is_missed_while_a_room_is_completed(worker: Worker, database_url: str) -> None:
+    """The list of servers goes, and the members come, between the statements that read them."""
+    room_id = await room_with(worker, CAROL)
+    other = await asyncpg.connect(database_url)
+
+    async def current() -> frozenset[ServerName]:
+        async with worker.db.connection() as conn:
+            (servers,) = (await new_room_servers().current(conn, [room_nid])).values()
+        return servers
+
+    async def is_held_up() -> bool:
+        waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'partial_rooms'::regclass AND NOT granted)"
+        return bool(await other.fetchval(waiting))
+
+    try:
+        room_nid = await other.fetchval(
+            "INSERT INTO partial_rooms (room_nid, join_nid, servers) SELECT room_nid, 1, $1 FROM rooms "
+            "RETURNING room_nid",
+            [ELSEWHERE],
+        )
+        assert await current() == {THERE, ELSEWHERE}
+        async with asyncio.TaskGroup() as group, other.transaction():
+            await other.execute("LOCK TABLE partial_rooms IN ACCESS EXCLUSIVE MODE")
+            reading = group.create_task(current())
+            await wait_until(is_held_up)
+            await add(worker, room_id, member(EVE, "join"))
+            await other.execute("DELETE FROM partial_rooms")
+        assert reading.result() == {THERE, ELSEWHERE}
+    finally:
+        await other.close()
 
 
 async def test_what_is_remembered_follows_every_change(worker: Worker) -> None:
