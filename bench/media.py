@@ -25,6 +25,7 @@ from synapse_compat_tests.synapse import SynapseProcess
 
 MIB: Final = 1024 * 1024
 AT_ONCE: Final = 4
+ROUNDS: Final = 4
 PICTURE_SIZE: Final = (4000, 3000)
 
 _V1: Final = "/_matrix/client/v1/media"
@@ -67,6 +68,11 @@ class Result:
     server_ms: float
     database_ms: float
     elapsed_ms: float
+
+    @property
+    def cpu_ms(self) -> float:
+        """Of both."""
+        return self.server_ms + self.database_ms
 
 
 async def measured(contender: Contender, work: Sequence[Callable[[], Awaitable[Any]]]) -> tuple[Result, list[Any]]:
@@ -181,11 +187,13 @@ async def measure_all(where: Place, synapse_python: str | None, *, scale: float)
                 running = synapse(where, synapse_python, database, **limit, **settings)
                 servers[name] = await stack.enter_async_context(running)
         contenders = [await contender_of(name, server, http) for name, server in servers.items()]
-        for size_bytes, count in ((10 * 1024, 400), (MIB, 200), (32 * MIB, 8)):
-            for contender in contenders[:2]:
+        for size_bytes, count in ((10 * 1024, 200), (MIB, 100), (32 * MIB, 4)):
+            # In turn, and the cheapest round counts: what else the machine does makes work dearer, never cheaper.
+            for contender in contenders[:2] * ROUNDS:
                 found = await measure_files(contender, size_bytes=size_bytes, count=max(2, round(count * scale)))
                 for label, result in found.items():
-                    results.setdefault(label, {})[contender.name] = result
+                    best = results.setdefault(label, {}).setdefault(contender.name, result)
+                    results[label][contender.name] = min(best, result, key=lambda one: one.cpu_ms)
         for contender in contenders:
             for label, result in (await measure_pictures(contender, pictures)).items():
                 results.setdefault(label, {})[contender.name] = result

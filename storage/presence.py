@@ -234,9 +234,10 @@ async def list_users_in_rooms(conn: Connection, user_ids: Collection[UserId]) ->
 
 # For the hub's tick: whom to wake for the rows between two positions. Rooms stand for the users who share them.
 SELECT_PRESENCE_KEYS: Final = """
-    SELECT 'presence:' || r.room_id AS key, max(p.position) AS position
-    FROM presence p JOIN memberships m ON m.user_id = p.user_id AND m.membership = 'join' JOIN rooms r USING (room_nid)
-    WHERE p.position >= $1 AND p.position < $2 GROUP BY r.room_id
+    SELECT 'presence:' || (SELECT r.room_id FROM rooms r WHERE r.room_nid = m.room_nid) AS key,
+        max(p.position) AS position
+    FROM presence p JOIN memberships m ON m.user_id = p.user_id AND m.membership = 'join'
+    WHERE p.position >= $1 AND p.position < $2 GROUP BY m.room_nid
     UNION ALL
     SELECT 'user:' || user_id, position FROM presence WHERE position >= $1 AND position < $2
     LIMIT $3

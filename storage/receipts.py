@@ -186,8 +186,11 @@ async def list_joined_pairs(
 
 # For the hub's tick: whom to wake for the rows between two positions.
 SELECT_RECEIPT_KEYS: Final = """
-    SELECT kind || CASE WHEN kind = 'user:' THEN user_id ELSE rooms.room_id END AS key, max(position) AS position
-    FROM receipts JOIN rooms USING (room_nid)
+    SELECT kind || CASE
+        WHEN kind = 'user:' THEN user_id
+        ELSE (SELECT r.room_id FROM rooms r WHERE r.room_nid = receipts.room_nid)
+    END AS key, max(position) AS position
+    FROM receipts
     CROSS JOIN unnest(CASE WHEN receipt_type = 'm.read' THEN ARRAY['room:', 'edu:'] ELSE ARRAY['user:'] END) AS kind
     WHERE position >= $1 AND position < $2 GROUP BY 1 LIMIT $3
 """

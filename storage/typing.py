@@ -116,7 +116,7 @@ async def typing_in(
 
 # For the hub's tick: whom to wake for the rows between two positions.
 SELECT_TYPING_KEYS: Final = """
-    SELECT kind || room_id AS key, position
-    FROM typing_rooms JOIN rooms USING (room_nid) CROSS JOIN unnest(ARRAY['room:', 'edu:']) AS kind
+    SELECT kind || (SELECT r.room_id FROM rooms r WHERE r.room_nid = t.room_nid) AS key, t.position
+    FROM typing_rooms t CROSS JOIN unnest(ARRAY['room:', 'edu:']) AS kind
     WHERE position >= $1 AND position < $2 LIMIT $3
 """

@@ -18,6 +18,8 @@ VERSIONS: Final = (
 UNSTABLE_FEATURES: Final[Mapping[str, bool]] = MappingProxyType(
     {
         "org.heliograph.ws": True,
+        # Dehydrated devices.
+        "org.matrix.msc3814": True,
         # Login tokens.
         "org.matrix.msc3882": True,
         # Profile fields.

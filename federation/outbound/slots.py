@@ -14,7 +14,9 @@ TOTAL_MAX: Final = 150
 PER_DESTINATION_MAX: Final = 16
 WAITING_PER_DESTINATION_MAX: Final = 500
 
-IN_FLIGHT: Final = Gauge("heliograph_federation_requests_in_flight", "Requests to other servers that run now.")
+IN_FLIGHT: Final = Gauge(
+    "heliograph_federation_requests_in_flight", "Requests to other servers that run now.", multiprocess_mode="livesum"
+)
 
 
 class RequestSlots:

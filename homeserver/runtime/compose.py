@@ -178,7 +178,7 @@ def _services(means: Means, *, hub: Hub, key: SigningKey, redis: Redis | None, o
     reading = compose_reading(means, rooms, remotes=remotes, backfill=backfill, imports=backfill)
     live = compose_live(means, hub=hub, presence=presence, accounts=accounts, rooms=rooms, reading=reading, push=push)
     departures = Departures(db=db, memberships=rooms.memberships, due=departure_due)
-    encryption = compose_encryption(means, hub=hub, uia=accounts.uia, others=others)
+    encryption = compose_encryption(means, hub=hub, devices=accounts.devices, uia=accounts.uia, others=others)
     federation = compose_federation(
         means,
         hub=hub,

@@ -10,7 +10,7 @@ from storage.errors import DatabaseError
 from storage.migrate import status
 from storage.sizes import RoomSize, TableSize, list_largest_rooms, list_table_sizes, read_database_bytes
 
-_TABLE_COLUMNS: Final = ("TABLE", "TOTAL", "ROWS", "INDEXES", "TOAST", "LIVE", "DEAD")
+_TABLE_COLUMNS: Final = ("TABLE", "TOTAL", "HEAP", "INDEXES", "TOAST", "LIVE ROWS", "DEAD ROWS")
 _ROOM_COLUMNS: Final = ("ROOM", "TOTAL", "EVENTS", "EVENT BYTES", "STATE BYTES", "MEDIA", "NAME")
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 

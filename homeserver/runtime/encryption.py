@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from client_api.sections import cross_signing, key_backup, keys, send_to_device
+from client_api.sections import cross_signing, dehydrated_devices, key_backup, keys, send_to_device
 from federation.outbound.destination_wakes import wake_destinations
 from homeserver.runtime.accounts import Means
 from homeserver.runtime.application import BackgroundTask
 from homeserver.runtime.other_servers import OtherServers
+from homeserver.services.accounts.devices import Devices
 from homeserver.services.accounts.uia import UserInteractiveAuth
 from homeserver.services.e2ee import shared_rooms
 from homeserver.services.e2ee.cross_signing import CrossSigning
+from homeserver.services.e2ee.dehydrated_devices import DehydratedDevices
 from homeserver.services.e2ee.device_list_resync import DeviceListResync
 from homeserver.services.e2ee.device_lists import KeyChanges
 from homeserver.services.e2ee.key_backup import KeyBackups
@@ -42,7 +44,9 @@ class Encryption:
     background: Sequence[BackgroundTask]
 
 
-def compose_encryption(means: Means, *, hub: Hub, uia: UserInteractiveAuth, others: OtherServers) -> Encryption:
+def compose_encryption(
+    means: Means, *, hub: Hub, devices: Devices, uia: UserInteractiveAuth, others: OtherServers
+) -> Encryption:
     """Builds the services and their endpoints."""
     db, bus, clock, server_name = means.db, means.bus, means.clock, means.config.server_name
     remote = others.remotes.user_keys
@@ -82,6 +86,7 @@ def compose_encryption(means: Means, *, hub: Hub, uia: UserInteractiveAuth, othe
             cross_signing.section(CrossSigning(db=db, bus=bus), signatures, uia),
             key_backup.section(KeyBackups(db=db)),
             send_to_device.section(to_device),
+            dehydrated_devices.section(DehydratedDevices(db=db, bus=bus, devices=devices), clock),
         ),
         background=(BackgroundTask("device_lists", resync.run), BackgroundTask("shared_rooms", sharing.run)),
     )

@@ -97,7 +97,8 @@ def run_worker(
         reports: a pipe to the supervisor.
     """
     prepare_signals()
-    config = parse_config(sys.stdin.read(), folder=config_file.absolute().parent, environment=environment)
+    text = sys.stdin.buffer.read().decode()
+    config = parse_config(text, folder=config_file.absolute().parent, environment=environment)
     configure_logging(config.logging)
     structlog.contextvars.bind_contextvars(worker=number)
     reporting = Reports(reports, lease_holder=PROCESS)

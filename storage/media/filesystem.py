@@ -1,4 +1,4 @@
-"""Keeps the bytes of media in a folder: `content/ab/cd/<SHA-256>`; what is being written lies in `incoming`.
+"""Keeps the bytes of media in a folder: `content/ab/<SHA-256>`; what is being written lies in `incoming`.
 
 Both are in one file system, so that a file gets its place by a rename: it is there whole or not at all. It is synced to
 disk before that, and its folder after it.
@@ -6,8 +6,8 @@ disk before that, and its folder after it.
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +26,7 @@ class FileSystemBytes:
     @asynccontextmanager
     async def incoming(self) -> AsyncIterator["IncomingPath"]:
         """A new file aside; see `MediaBytes`."""
-        file = await self._spool.create()
+        file = self._spool.create()
         try:
             yield IncomingPath(file, self)
         finally:
@@ -60,7 +60,7 @@ class FileSystemBytes:
     def path_of(self, sha256: bytes) -> Path:
         """Where bytes lie."""
         name = sha256.hex()
-        return self._contents / name[:2] / name[2:4] / name
+        return self._contents / name[:2] / name
 
 
 class IncomingPath:
@@ -82,26 +82,34 @@ class IncomingPath:
     async def keep(self) -> None:
         """Renames the file to its place; see `IncomingFile`."""
         await asyncio.to_thread(_place, self._file.path, self._store.path_of(self._file.sha256))
+        self._file.release()
 
 
 def _place(path: Path, place: Path) -> None:
+    try:
+        path.replace(place)
+    except FileNotFoundError:
+        _make_folder(place.parent)
+        path.replace(place)
+    _sync_folder(place.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes a folder and those above it; once the function returns, they are safe on disk."""
     new_folders = []
-    for folder in (place.parent, *place.parent.parents):
-        if folder.is_dir():
+    for one in (folder, *folder.parents):
+        if one.is_dir():
             break
-        new_folders.append(folder)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    path.replace(place)
-    for folder in (place.parent, *(folder.parent for folder in new_folders)):
-        with _opened_folder(folder) as descriptor:
-            os.fsync(descriptor)
+        new_folders.append(one)
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in new_folders:
+        _sync_folder(one.parent)
 
 
-@contextmanager
-def _opened_folder(folder: Path) -> Iterator[int]:
+def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield descriptor
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

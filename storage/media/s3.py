@@ -1,4 +1,4 @@
-"""Keeps the bytes of media in a bucket of an S3-compatible store: `<prefix>content/ab/cd/<SHA-256>`.
+"""Keeps the bytes of media in a bucket of an S3-compatible store: `<prefix>content/ab/<SHA-256>`.
 
 A file is written to this machine first, so that its hash is known before anything goes out: it gets its key at once,
 whole or not at all, and the store checks each part against the hash that is signed with it. Of an upload that was
@@ -85,7 +85,7 @@ class S3Bytes:
     @asynccontextmanager
     async def incoming(self) -> AsyncIterator["IncomingObject"]:
         """A new file aside; see `MediaBytes`."""
-        file = await self._spool.create()
+        file = self._spool.create()
         try:
             yield IncomingObject(file, self)
         finally:
@@ -100,7 +100,7 @@ class S3Bytes:
     @asynccontextmanager
     async def as_file(self, sha256: bytes) -> AsyncIterator[Path]:
         """A copy on this machine; see `MediaBytes`."""
-        file = await self._spool.create()
+        file = self._spool.create()
         try:
             async for data in await self.open(sha256):
                 await file.write(data)
@@ -144,7 +144,7 @@ class S3Bytes:
     def key_of(self, sha256: bytes) -> str:
         """Under which key bytes lie."""
         name = sha256.hex()
-        return f"{self._prefix}{name[:2]}/{name[2:4]}/{name}"
+        return f"{self._prefix}{name[:2]}/{name}"
 
     async def put(self, file: SpooledFile) -> None:
         """Puts a finished file in its place.

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from homeserver.config.schema import Config
+from homeserver.config.values import Secret
 from homeserver.services.accounts.token_key_upkeep import KEY_MS_MAX, OVERLAP_MS, TokenKeyUpkeep
 from storage.token_keys import list_token_keys
 from tests.api.server import CONFIG, Client, Server, password_auth, refused, running_server, with_changes
@@ -20,8 +21,9 @@ WHOAMI = "/account/whoami"
 
 
 def with_workers(workers: int) -> Config:
-    """A configuration for so many workers."""
-    return replace(CONFIG, workers=workers)
+    """A configuration for so many workers; several have a Redis, which here is away."""
+    redis = replace(CONFIG.redis, url=Secret("redis://127.0.0.1:1/0")) if workers > 1 else CONFIG.redis
+    return replace(CONFIG, workers=workers, redis=redis)
 
 
 async def refresh(server: Server, refresh_token: str | None) -> Any:

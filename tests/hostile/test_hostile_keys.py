@@ -7,7 +7,7 @@ what is refused has changed nothing.
 import json
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ VALUES_PER_PLACE: Final = 15
 ORIGIN: Final = "evil.example"
 EVE: Final = f"@eve:{ORIGIN}"
 VERSION: Final = "1"
+DEHYDRATED: Final = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
 # All that clients and other servers write, but for what changes by itself.
 ROWS: Final = """
     SELECT md5(string_agg(row, '|' ORDER BY row)) FROM (
@@ -35,6 +36,7 @@ ROWS: Final = """
         UNION ALL SELECT t::text FROM cross_signing_keys t
         UNION ALL SELECT t::text FROM key_signatures t
         UNION ALL SELECT t::text FROM signed_users t
+        UNION ALL SELECT t::text FROM dehydrated_devices t
         UNION ALL SELECT t::text FROM device_list_changes t
         UNION ALL SELECT t::text FROM key_backups t
         UNION ALL SELECT t::text FROM key_backup_keys t
@@ -156,9 +158,22 @@ def _of_devices(attacker: Client, victim: Client) -> Iterator[Operation]:
     auth = password_auth(attacker.user_id)
     messages = {victim.user_id: {victim.device_id: {"a": 1}, "*": {"a": [1]}}, EVE: {"X": {"b": 2}}}
     yield Operation("PUT", "/sendToDevice/m.test/{n}", {"messages": messages})
+    yield Operation("PUT", DEHYDRATED, _dehydrated(attacker))
     yield Operation("PUT", f"/devices/{attacker.device_id}", {"display_name": "x"})
     yield Operation("DELETE", "/devices/X", {"auth": auth})
     yield Operation("POST", "/delete_devices", {"devices": ["X"], "auth": auth})
+
+
+def _dehydrated(attacker: Client) -> Any:
+    identity = device_keys(replace(attacker, device_id="ASLEEP"), new_key("ASLEEP"), dehydrated=True)
+    return {
+        "device_id": "ASLEEP",
+        "device_data": {"algorithm": "m.test", "device_pickle": "x"},
+        "initial_device_display_name": "x",
+        "device_keys": identity,
+        "one_time_keys": one_time_keys("D"),
+        "fallback_keys": one_time_keys("H"),
+    }
 
 
 def _edus(victim: Client) -> Sequence[Any]:

@@ -117,7 +117,7 @@ def test_moving(config_file: Path, bucket: Bucket) -> None:
         assert moved.stdout == f"{count} of 1 files brought, 0 are missing in both\n"
         assert "set media.storage to s3" in moved.stderr
     (name,) = [path.name for path in files.rglob("*") if path.is_file()]
-    assert bucket.keys == [f"content/{name[:2]}/{name[2:4]}/{name}"]
+    assert bucket.keys == [f"content/{name[:2]}/{name}"]
 
     config_file.write_text(json.dumps({**config, "media": {"storage": "s3", "s3": settings}}))
     assert "set media.storage" not in invoke(config_file, "move", "--to", "s3").stderr

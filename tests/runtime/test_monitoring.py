@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, Gauge
 
 from homeserver.core.clock import Clock
 from homeserver.runtime.vital_signs import VitalSigns
@@ -91,6 +91,14 @@ def test_mistakes_are_found() -> None:
         'sum(heliograph_one_total{job="a"}',
     ):
         assert len(list(mistakes(wrong, known))) == 1, wrong
+
+
+async def test_workers_that_have_ended_count_no_more(database_url: str) -> None:
+    async with composed_server(database_url):
+        gauges = [one for one in REGISTRY._collector_to_names if isinstance(one, Gauge)]
+    ours = [gauge for gauge in gauges if gauge._name.startswith("heliograph_")]
+    assert len(ours) > 15
+    assert [gauge._name for gauge in ours if not gauge._multiprocess_mode.startswith("live")] == []
 
 
 async def test_the_documents_name_what_there_is(database_url: str) -> None:

@@ -1,8 +1,10 @@
 """Files of media in a folder: whole or not at all."""
 
+import asyncio
 import gc
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,7 @@ async def test_a_file_lies_by_its_hash(store: FileSystemBytes, tmp_path: Path) -
     sha256 = await written(store, *parts)
     assert sha256 == hashlib.sha256(b"".join(parts)).digest()
     name = sha256.hex()
-    place = tmp_path / "media" / "content" / name[:2] / name[2:4] / name
+    place = tmp_path / "media" / "content" / name[:2] / name
     assert place.read_bytes() == b"".join(parts)
     assert files(tmp_path) == [name]
     assert place.stat().st_mode & 0o077 == 0
@@ -59,6 +61,35 @@ async def test_nothing_is_left_of_a_file_that_was_not_kept(store: FileSystemByte
     async with store.incoming() as incoming:
         await incoming.write(b"x")
         await incoming.finish()
+    assert files(tmp_path) == []
+
+
+async def test_whoever_is_cancelled_while_a_thread_writes_leaves_nothing(
+    store: FileSystemBytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the file, nor bytes in another one that has got its descriptor."""
+    may_write, writes = threading.Event(), threading.Event()
+    write = os.write
+
+    def slowly(descriptor: int, data: bytes) -> int:
+        writes.set()
+        may_write.wait(10)
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", slowly)
+
+    async def bring() -> None:
+        async with store.incoming() as incoming:
+            await incoming.write(b"x" * 1_000_000)
+
+    async with asyncio.TaskGroup() as group:
+        bringing = group.create_task(bring())
+        assert await asyncio.to_thread(writes.wait, 10)
+        bringing.cancel()
+        await asyncio.sleep(0.05)
+        assert not bringing.done(), "the file is not discarded while it is written"
+        may_write.set()
+    assert bringing.cancelled()
     assert files(tmp_path) == []
 
 
@@ -97,7 +128,7 @@ async def test_a_file_that_nobody_reads_is_closed(store: FileSystemBytes) -> Non
 async def test_what_interrupted_writers_leave_is_swept(store: FileSystemBytes, tmp_path: Path) -> None:
     """Lesson of kill -9: only files that nobody writes to any more."""
     async with store.incoming() as incoming:
-        await incoming.write(b"x")
+        await incoming.write(b"x" * 600_000)
         abandoned = tmp_path / "media" / "incoming" / "abandoned"
         abandoned.write_bytes(b"y")
         os.utime(abandoned, (0, 0))

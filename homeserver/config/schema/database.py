@@ -36,7 +36,7 @@ class CachesConfig:
 
     total_bytes_max: Count = 48 * 1024 * 1024
     """The space of all caches together. Where it is full, the largest of them forgets what was used least recently. A
-    worker takes about 90 MiB besides."""
+    worker takes about 100 MiB besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +44,4 @@ class RedisConfig:
     """Redis, through which several workers wake each other. It holds nothing that must not be lost."""
 
     url: Annotated[Secret, Url(("redis", "rediss", "unix"))] | None = None
-    """`redis://host:port/0`; needed when `workers` is more than 1."""
+    """`redis://host:port/0`; needed when `workers` is more than 1, and by servers that share a database."""

@@ -276,14 +276,15 @@ export class Device {
         return this.crypto.isDehydrationSupported();
     }
 
-    /** Rehydrates the device that there may be, whose messages it takes, and leaves another in its place. */
+    /** Takes the messages of the dehydrated device that there may be, and leaves another in its place; what it did. */
     async startDehydration() {
-        const outcomes = [];
-        for (const name of [CryptoEvent.RehydrationCompleted, CryptoEvent.DehydratedDeviceUploaded]) {
-            this.client.once(name, () => outcomes.push(name));
-        }
-        await this.crypto.startDehydration({ createNewKey: false, rehydrate: true });
-        return outcomes;
+        const done = [];
+        const expected = [CryptoEvent.RehydrationCompleted, CryptoEvent.DehydratedDeviceUploaded];
+        const listeners = expected.map((name) => [name, () => done.push(name)]);
+        listeners.forEach(([name, listener]) => this.client.on(name, listener));
+        await this.crypto.startDehydration();
+        listeners.forEach(([name, listener]) => this.client.off(name, listener));
+        return done;
     }
 
     // Media

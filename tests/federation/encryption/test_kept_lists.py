@@ -12,11 +12,12 @@ import pytest
 
 from homeserver.core.errors import RemoteRefused, RemoteUnavailable
 from homeserver.core.ids import RoomId, UserId
-from homeserver.services.e2ee.device_list_resync import AT_ONCE, AT_ONCE_PER_SERVER
+from homeserver.services.e2ee.device_list_resync import AT_ONCE, AT_ONCE_PER_SERVER, LEASE_MS, DeviceListResync
 from homeserver.services.e2ee.remote_keys import LISTS_PER_SERVER_MAX
 from homeserver.services.rooms.drafts import Draft
 from homeserver.services.single_flight import SingleFlight
 from storage.remote_device_lists import delete_left_lists, insert_lists
+from tests.fast_clock import FastClock
 from tests.federation.encryption.world import CAROL, CLAUDE, EVE, THERE, Keeping, RemoteUser, identity_keys
 from tests.federation.sending.world import joined, room_with
 from tests.rooms.workers import ALICE, BOB, member
@@ -435,3 +436,28 @@ async def test_answers_to_questions_about_strangers_are_checked_s24(keeping: Kee
     answer = await keeping.query(CAROL)
     assert set(answer.users[CAROL].devices) == {"GOOD"}
     assert answer.users[CAROL].master_key is None
+
+
+async def test_a_list_is_fetched_by_one_process_and_by_another_if_that_dies(
+    keeping: Keeping, room_id: RoomId, carol: RemoteUser
+) -> None:
+    clock = FastClock(speed=20)
+    one, other = (
+        DeviceListResync(db=keeping.db, bus=keeping.worker.bus, clock=clock, remote=keeping.servers) for _ in range(2)
+    )
+    never = asyncio.Event()
+    keeping.servers.before_answer = never.wait
+    async with keeping.db.connection() as conn:
+        await insert_lists(conn, [CAROL], retry_at_ts=0)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(one.run())
+        await wait_until(lambda: len(keeping.servers.asked) == 1)
+        standing_by = group.create_task(other.run())
+        later = clock.monotonic() + 2 * LEASE_MS / 1000
+        await wait_until(lambda: clock.monotonic() > later)
+        assert len(keeping.servers.asked) == 1
+        keeping.servers.before_answer = None
+        running.cancel()
+        await until_whole(keeping, CAROL)
+        standing_by.cancel()
+    assert keeping.servers.asked == [("devices", CAROL)] * 2
