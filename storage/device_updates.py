@@ -157,11 +157,17 @@ class Arrival:
     room_nid: int
 
 
+# One by one: never by a plan that goes through all memberships, as it would be made while there are few.
 SELECT_ARRIVALS: Final = """
-    SELECT e.position, m.user_id, m.room_nid FROM events e
-    JOIN memberships m ON m.room_nid = e.room_nid AND m.user_id = e.state_key AND m.joined_nid = e.event_nid
-    JOIN device_list_streams s ON s.user_id = m.user_id
-    WHERE e.position >= $1 AND e.position < $2 AND e.type = 'm.room.member' AND m.membership = 'join'
+    SELECT e.position, m.user_id, m.room_nid
+    FROM events e
+    CROSS JOIN LATERAL (
+        SELECT m.room_nid, m.user_id FROM memberships m JOIN device_list_streams s USING (user_id)
+        WHERE m.user_id = e.state_key AND m.room_nid = e.room_nid AND m.joined_nid = e.event_nid
+            AND m.membership = 'join'
+        OFFSET 0
+    ) AS m
+    WHERE e.position >= $1 AND e.position < $2 AND e.type = 'm.room.member'
     ORDER BY e.position LIMIT $3
 """
 

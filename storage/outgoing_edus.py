@@ -209,10 +209,17 @@ class Newcomer:
     user_id: UserId
 
 
+# One by one: never by a plan that goes through all memberships, as it would be made while there are few.
 SELECT_NEWCOMERS: Final = """
-    SELECT m.room_nid, m.user_id FROM events e
-    JOIN memberships m ON m.room_nid = e.room_nid AND m.user_id = e.state_key AND m.joined_nid = e.event_nid
-    WHERE e.position >= $1 AND e.position < $2 AND e.type = 'm.room.member' AND m.membership = 'join'
+    SELECT m.room_nid, m.user_id
+    FROM events e
+    CROSS JOIN LATERAL (
+        SELECT m.room_nid, m.user_id FROM memberships m
+        WHERE m.user_id = e.state_key AND m.room_nid = e.room_nid AND m.joined_nid = e.event_nid
+            AND m.membership = 'join'
+        OFFSET 0
+    ) AS m
+    WHERE e.position >= $1 AND e.position < $2 AND e.type = 'm.room.member'
     LIMIT $3
 """
 

@@ -10,7 +10,7 @@ from typing import Final
 from homeserver.core.filters import RoomEventFilter
 from homeserver.core.ids import RoomId, UserId
 from storage.database import Connection, Row
-from storage.events import EVENT_COLUMNS, StoredEvent, stored_event
+from storage.events import EVENT_COLUMNS_IN_ROOM, StoredEvent, stored_event
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,9 @@ SELECT_TIMELINES: Final = f"""
     SELECT e.*
     FROM unnest($1::integer[], $2::bigint[], $3::bigint[], $4::bigint[])
         AS span (room_nid, since, upto, before_event_nid)
+    CROSS JOIN LATERAL (SELECT room_id FROM rooms WHERE rooms.room_nid = span.room_nid OFFSET 0) AS in_room
     CROSS JOIN LATERAL (
-        SELECT {EVENT_COLUMNS}
+        SELECT {EVENT_COLUMNS_IN_ROOM}
         FROM events
         WHERE events.room_nid = span.room_nid
             AND events.position >= span.since AND events.position < span.upto

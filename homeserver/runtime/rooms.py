@@ -81,8 +81,7 @@ def compose_rooms(
     """
     config, db = means.config, means.db
     states, appender = writing.states, writing.appender
-    access = RoomAccess(states=states)
-    state_texts = StateTexts(states=states)
+    access, state_texts = RoomAccess(states=states), StateTexts(states=states)
     aliases = AliasLookup(db=db, clock=means.clock, server_name=config.server_name, remote=remotes.directories)
     succession = RoomSuccession(db=db, bus=means.bus, room_rules=room_rules)
     memberships = Memberships(

@@ -3,6 +3,8 @@
 The tests themselves are those of two servers of ours.
 """
 
+import pytest
+
 from tests.clients.encryption.test_attachments import (  # noqa: F401 (tests, which pytest finds by their names here)
     test_a_picture_and_its_thumbnail,
     test_an_encrypted_attachment,
@@ -41,3 +43,5 @@ from tests.clients.encryption.test_verification import (  # noqa: F401
     test_emoji_that_differ,
     test_two_people_verify_each_other_in_a_room,
 )
+
+pytestmark = pytest.mark.seconds_max(180)

@@ -200,6 +200,22 @@ async def test_refused_bodies_change_nothing(siege: Siege) -> None:
         await check_well(siege)
 
 
+async def test_lists_of_whom_there_is_none(siege: Siege) -> None:
+    """What another server asks of users by their path."""
+    for user_id in (
+        "@",
+        "@nobody:test",
+        "nobody",
+        "@x:elsewhere.example",
+        "@\0:test",
+        "@" + "x" * 10_000 + ":test",
+        "!",
+    ):
+        reply = await siege.site.ask_as(ORIGIN, "GET", f"/_matrix/federation/v1/user/devices/{user_id}")
+        assert 400 <= reply.status < 500, (user_id, reply.status)
+        assert isinstance(reply.json.get("errcode"), str)
+
+
 async def check_well(siege: Siege) -> None:
     """Keys and messages still come and go."""
     asked = await siege.attacker.post("/keys/query", {"device_keys": {siege.victim.user_id: []}})

@@ -3,7 +3,7 @@
 from homeserver.core.ids import DeviceId
 from homeserver.core.requester import Requester
 from homeserver.services.rooms.redactions import Redactions
-from storage.events import EventCache
+from storage.events import EVENT_COLUMNS, EVENT_COLUMNS_IN_ROOM, EventCache, StoredEvent
 from tests.rooms.workers import ALICE, SERVER, Worker, message
 
 
@@ -36,3 +36,14 @@ async def test_what_is_gone_is_gone(worker: Worker) -> None:
         await conn.execute("DELETE FROM events WHERE event_nid = ANY ($1::bigint[])", nids)
         assert await cache.load(conn, nids) == []
         assert await cache.load(conn, []) == []
+
+
+async def test_events_are_read_by_the_order_of_the_columns(worker: Worker) -> None:
+    async with worker.db.connection() as conn:
+        for statement in (
+            "SELECT * FROM stored_events",
+            f"SELECT {EVENT_COLUMNS} FROM events",
+            f"SELECT {EVENT_COLUMNS_IN_ROOM} FROM events, LATERAL (SELECT '' AS room_id) AS in_room",
+        ):
+            columns = [attribute.name for attribute in (await conn.prepare(statement)).get_attributes()]
+            assert tuple(columns) == StoredEvent._fields

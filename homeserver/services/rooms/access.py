@@ -25,6 +25,7 @@ from storage.state import StateStore
 from storage.users import list_erased
 
 HISTORY_VISIBILITY: Final[StateKey] = ("m.room.history_visibility", "")
+_OPEN_TO_MEMBERS: Final = frozenset({None, HistoryVisibility.SHARED, HistoryVisibility.WORLD_READABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,19 +128,26 @@ class RoomAccess:
         values = await self._values.at_slots(conn, state_ids, [HISTORY_VISIBILITY, own_slot])
         stays = await self._stays(conn, user_id, {event.room_nid for event in accepted})
         erased = await list_erased(conn, list({event.sender for event in accepted}))
+        held = {
+            state_id: (values.get((state_id, HISTORY_VISIBILITY)), values.get((state_id, own_slot)) or None)
+            for state_id in state_ids
+        }
         seen: list[StoredEvent] = []
         at_events: dict[EventId, str] = {}
         strangers: list[StoredEvent] = []
         for event in accepted:
-            state_id = event.state_id or 0
-            at_event = _visibility_of(
-                event, user_id, values.get((state_id, HISTORY_VISIBILITY)), values.get((state_id, own_slot))
-            )
-            if not visible_to_user(at_event, joined_later=stays[event.room_nid].joined_after(event)):
-                continue
+            visibility, before = held[event.state_id or 0]
+            after, stay = before, stays[event.room_nid]
+            is_decisive = (event.type, event.state_key) in (own_slot, HISTORY_VISIBILITY)
+            # Of all else, whoever is in the room now sees what its history visibility opens to its members.
+            if is_decisive or visibility not in _OPEN_TO_MEMBERS or not stay.is_joined:
+                at_event = _visibility_of(event, user_id, visibility, before)
+                if not visible_to_user(at_event, joined_later=stay.joined_after(event)):
+                    continue
+                after = at_event.membership_after
             seen.append(event)
-            at_events[event.event_id] = at_event.membership_after or "leave"
-            if event.sender in erased and "join" not in (at_event.membership_before, at_event.membership_after):
+            at_events[event.event_id] = after or "leave"
+            if event.sender in erased and "join" not in (before, after):
                 strangers.append(event)
         pruned = await prune(conn, strangers)
         return VisibleEvents([pruned.get(event.event_nid, event) for event in seen], at_events)
@@ -182,5 +190,5 @@ def _visibility_of(
         content=event.content if is_decisive else {},
         user_id=user_id,
         visibility=HistoryVisibility.SHARED if visibility is None else HistoryVisibility(visibility),
-        membership=membership or None,
+        membership=membership,
     )

@@ -213,8 +213,26 @@ class Appender:
 
         Raises:
             Forbidden: the rules of the room version do not allow an event.
+            UnavailableForNow: rooms that are the same in all are made faster than they can be told apart.
             MatrixError: what `along_with` raises, or an event is malformed or too large.
         """
+        for _ in range(_ATTEMPTS_MAX):
+            created = await self._try_to_create(room_version, drafts, room_id=room_id, along_with=along_with)
+            if created is not None:
+                return created
+            # A room of version 12 is named after its create event: the same was made in the same millisecond.
+            await self._clock.sleep(0.001 * (1 + secrets.randbelow(10)))
+        raise UnavailableForNow("The room has just been created")
+
+    async def _try_to_create(
+        self,
+        room_version: RoomVersion,
+        drafts: Sequence[Draft],
+        *,
+        room_id: RoomId | None,
+        along_with: AlongWith | None,
+    ) -> RoomId | None:
+        """Makes a room; None, with nothing done, if its id is taken."""
         chain = self.try_create(room_version, drafts, room_id=room_id or self.new_room_id())
         room_id = chain[0].pdu.room_id
         events = [link.pdu for link in chain]
@@ -225,8 +243,7 @@ class Appender:
         async with self._db.connection() if along_with is None else self._db.transaction() as conn:
             created = await create_room(conn, room_id, room_version, batch)
             if created is None:
-                # A room of version 12 is named after its create event: the same was made in the same millisecond.
-                raise UnavailableForNow("The room has just been created")
+                return None
             if along_with is not None:
                 await along_with(conn, room_id)
         room_nid, appended = created

@@ -73,36 +73,38 @@ class Heads:
         found = await find_head(conn, room_id, slots)
         if found is None or found.state_id is None:
             raise Forbidden("You are not in the room")
-        return self._keep(room_id, found)
-
-    async def look(self, conn: Connection, room_id: RoomId, slots: Collection[StateKey]) -> RoomHead | None:
-        """A room as it is now, with one statement; None if it is not known. What is read is kept, as by `read`."""
-        found = await find_head(conn, room_id, slots)
-        if found is not None and found.state_id is not None:
-            self._keep(room_id, found)
-        return found
-
-    def _keep(self, room_id: RoomId, found: RoomHead) -> Head:
-        entries: dict[StateKey, StateEntry | None] = {
-            slot: None if row is None else StateEntry(row[0], row[1]) for slot, row in found.entries.items()
-        }
+        head = _head(room_id, found)
         cached = self._cache.get(room_id)
-        if cached is not None and cached.state_version == found.state_version:
-            entries = {**cached.entries, **entries} if len(cached.entries) < _ENTRIES_OF_ROOM_MAX else entries
-        head = Head(
-            room_nid=found.room_nid,
-            room_id=room_id,
-            room_version=found.room_version,
-            state_version=found.state_version,
-            state_id=found.state_id,
-            extremities=found.extremities,
-            entries=entries,
-        )
+        if cached is not None and cached.state_version == head.state_version:
+            head = replace(head, entries=_joined(cached.entries, head.entries))
         self._cache.put(room_id, head)
         return head
 
+    async def look(self, conn: Connection, room_id: RoomId, slots: Collection[StateKey]) -> RoomHead | None:
+        """A room as it is now, with one statement; None if it is not known.
+
+        What is read is kept for what is added to the room next. As nobody waits for the room to do so, events may be
+        added to it meanwhile: then what is known of them is not given up.
+        """
+        found = await find_head(conn, room_id, slots)
+        if found is not None and found.state_id is not None:
+            head, cached = _head(room_id, found), self._cache.get(room_id)
+            if cached is None or cached.state_version < head.state_version:
+                self._cache.put(room_id, head)
+            elif cached.state_version == head.state_version:
+                newer = max(
+                    cached, head, key=lambda known: max((end.event_nid for end in known.extremities), default=0)
+                )
+                self._cache.put(room_id, replace(newer, entries=_joined(cached.entries, head.entries)))
+        return found
+
     def advance(self, head: Head, appended: Appended, changes: Mapping[StateKey, StateEntry | None]) -> None:
         """Keeps the head as it is after events were added to it."""
+        entries = head.entries
+        cached = self._cache.get(head.room_id)
+        if cached is not None and cached is not head and cached.state_version == head.state_version:
+            # Others have looked at the same state meanwhile, for what they are going to add.
+            entries = _joined(cached.entries, entries)
         self._cache.put(
             head.room_id,
             replace(
@@ -110,10 +112,29 @@ class Heads:
                 state_version=appended.state_version,
                 state_id=appended.state_id,
                 extremities=tuple(appended.extremities),
-                entries={**head.entries, **changes} if changes else head.entries,
+                entries={**entries, **changes} if changes else entries,
             ),
         )
 
     def discard(self, room_id: RoomId) -> None:
         """Forgets a room, so that it is read anew."""
         self._cache.discard(room_id)
+
+
+def _joined(
+    known: Mapping[StateKey, StateEntry | None], found: Mapping[StateKey, StateEntry | None]
+) -> Mapping[StateKey, StateEntry | None]:
+    """Entries of one state, from two readings; the older reading is given up when it has become very long."""
+    return {**known, **found} if len(known) < _ENTRIES_OF_ROOM_MAX else found
+
+
+def _head(room_id: RoomId, found: RoomHead) -> Head:
+    return Head(
+        room_nid=found.room_nid,
+        room_id=room_id,
+        room_version=found.room_version,
+        state_version=found.state_version,
+        state_id=found.state_id,
+        extremities=found.extremities,
+        entries={slot: None if row is None else StateEntry(row[0], row[1]) for slot, row in found.entries.items()},
+    )

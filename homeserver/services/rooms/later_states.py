@@ -5,7 +5,7 @@ members were missing may turn out to be against the rules, and then it is no par
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from homeserver.core.errors import Forbidden
@@ -37,8 +37,7 @@ class FoundStates:
 
     def applied_to(self, event: StoredEvent) -> StoredEvent:
         """A stored event, with what is known of it now."""
-        return replace(
-            event,
+        return event._replace(
             state_id=self.states.get(event.event_nid, event.state_id),
             rejected=self.rejected.get(event.event_nid, event.rejected),
         )

@@ -1,7 +1,6 @@
 """Events without their content, for readers from whom it is kept though the event has not been redacted."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import orjson
 
@@ -17,7 +16,7 @@ async def prune(conn: Connection, events: Sequence[StoredEvent]) -> dict[int, St
     """The events as a redaction would leave them, by their numbers."""
     pdus = await list_pdus(conn, [event.event_nid for event in events])
     return {
-        event.event_nid: replace(event, client_json=_pruned_json(event, pdus[event.event_nid]))
+        event.event_nid: event._replace(client_json=_pruned_json(event, pdus[event.event_nid]))
         for event in events
         if event.event_nid in pdus
     }

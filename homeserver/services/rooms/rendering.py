@@ -18,7 +18,7 @@ from homeserver.core.ids import EventId
 from homeserver.core.pdu import Pdu
 from homeserver.core.requester import Requester
 from homeserver.services.rooms.aggregations import Aggregations
-from homeserver.services.rooms.unsigned import splice_unsigned
+from homeserver.services.rooms.unsigned import MEMBERSHIPS, splice_unsigned, with_age
 from storage.database import Connection
 from storage.events import StoredEvent, list_pdus
 
@@ -68,11 +68,14 @@ class EventRenderer:
         if bundle and events:
             bundles = await self._aggregations.bundle(conn, events, requester)
         pdus = await list_pdus(conn, [event.event_nid for event in events]) if form.federation else {}
+        held: Mapping[EventId, str] = memberships or {}
+        now_ms = self._clock.now_ms()
         return [
-            self.render_one(
+            _rendered(
                 event,
                 requester,
-                membership=(memberships or {}).get(event.event_id),
+                age_ms=max(0, now_ms - event.origin_server_ts),
+                membership=held.get(event.event_id),
                 relations=bundles.get(event.event_id),
                 form=form,
                 pdu=pdus.get(event.event_nid),
@@ -80,31 +83,36 @@ class EventRenderer:
             for event in events
         ]
 
-    def render_one(
-        self,
-        event: StoredEvent,
-        requester: Requester,
-        *,
-        membership: str | None = None,
-        relations: Mapping[str, Any] | None = None,
-        form: EventForm = CLIENT_FORM,
-        pdu: Pdu | None = None,
-    ) -> Any:
-        """One event in a client's form; see `render()`. `pdu` is what servers exchange, where that form is wanted."""
-        additions: dict[str, Any] = {"age": max(0, self._clock.now_ms() - event.origin_server_ts)}
-        if membership is not None:
-            additions["membership"] = membership
-        if event.transaction_id is not None and _is_from(event, requester):
-            additions["transaction_id"] = event.transaction_id
-        if relations:
-            additions["m.relations"] = relations
-        if pdu is not None:
-            named = {"event_id": event.event_id, "room_id": event.room_id}
-            return apply_event_fields({**pdu.json, **named, "unsigned": additions}, form.fields)
-        spliced = splice_unsigned(event.client_json, additions)
-        if form.fields is None:
-            return orjson.Fragment(spliced)
-        return apply_event_fields(orjson.loads(spliced), form.fields)
+
+def _rendered(
+    event: StoredEvent,
+    requester: Requester,
+    *,
+    age_ms: int,
+    membership: str | None,
+    relations: Mapping[str, Any] | None,
+    form: EventForm,
+    pdu: Pdu | None,
+) -> Any:
+    """One event in a client's form. `pdu` is what servers exchange, where that form is wanted."""
+    is_told_back = event.transaction_id is not None and _is_from(event, requester)
+    if form is CLIENT_FORM and not relations and not is_told_back and (membership is None or membership in MEMBERSHIPS):
+        # So are nearly all, and this is the shortest way.
+        return orjson.Fragment(with_age(event.client_json, age_ms, membership=membership))
+    additions: dict[str, Any] = {"age": age_ms}
+    if membership is not None:
+        additions["membership"] = membership
+    if is_told_back:
+        additions["transaction_id"] = event.transaction_id
+    if relations:
+        additions["m.relations"] = relations
+    if pdu is not None:
+        named = {"event_id": event.event_id, "room_id": event.room_id}
+        return apply_event_fields({**pdu.json, **named, "unsigned": additions}, form.fields)
+    spliced = splice_unsigned(event.client_json, additions)
+    if form.fields is None:
+        return orjson.Fragment(spliced)
+    return apply_event_fields(orjson.loads(spliced), form.fields)
 
 
 def _is_from(event: StoredEvent, requester: Requester) -> bool:

@@ -30,7 +30,7 @@ class StateValues:
             (state_id, slot): event_nid
             for state_id, snapshot in snapshots.items()
             for slot, slot_id in slot_ids.items()
-            if (event_nid := snapshot.get(slot_id)) is not None
+            if (event_nid := snapshot.find(slot_id)) is not None
         }
         values = await self.of_events(conn, set(nids.values()))
         return {entry: values[event_nid] for entry, event_nid in nids.items()}

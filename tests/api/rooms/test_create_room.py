@@ -10,6 +10,8 @@ from storage.aliases import list_aliases_of_room
 from storage.events import stored_event
 from storage.published_rooms import is_published
 from tests.api.rooms.api import RoomsApi, User, rooms_api
+from tests.api.server import composed_server
+from tests.fast_clock import FastClock
 
 
 async def _types_in_order(api: RoomsApi, room_id: str) -> list[str]:
@@ -238,3 +240,12 @@ async def test_listing_rooms_can_be_kept_to_administrators(database_url: str) ->
         assert (reply.status, reply.json["errcode"]) == (403, "M_FORBIDDEN")
         await admin.create(visibility="public")
         await alice.create(preset="public_chat")
+
+
+async def test_rooms_that_are_made_alike_in_one_moment_are_two_rooms(database_url: str) -> None:
+    """From version 12 on a room is named after its create event, which says when it was made, to the millisecond."""
+    # On this clock a millisecond takes a fiftieth of a second.
+    async with composed_server(database_url, clock=FastClock(speed=0.05)) as site:
+        alice = await site.register("alice")
+        bodies = [await alice.post("/createRoom", {"room_version": "12", "name": "Pub"}) for _ in range(6)]
+    assert len({body["room_id"] for body in bodies}) == len(bodies)

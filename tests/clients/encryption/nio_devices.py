@@ -17,12 +17,12 @@ from nio import (
 )
 from nio.crypto import OlmDevice, Sas
 
+from tests.clients.encryption.stage import WAIT_SECONDS_MAX
 from tests.clients.nio_clients import good
 from tests.real_client import Client
 from tests.waiting import wait_until
 
 CONFIG = AsyncClientConfig(max_timeouts=0, max_limit_exceeded=0, request_timeout=30, encryption_enabled=True)
-WAIT_SECONDS_MAX = 30.0
 
 
 @dataclass
@@ -114,7 +114,9 @@ async def nio_device(client: Client, folder: Path) -> AsyncIterator[NioDevice]:
         async with asyncio.TaskGroup() as group:
             following = group.create_task(nio.sync_forever(timeout=10_000, full_state=True))
             try:
-                await wait_until(lambda: bool(nio.next_batch) and not nio.should_upload_keys)
+                await wait_until(
+                    lambda: bool(nio.next_batch) and not nio.should_upload_keys, seconds_max=WAIT_SECONDS_MAX
+                )
                 yield device
             finally:
                 following.cancel()

@@ -3,11 +3,14 @@
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Protocol
+from typing import Final, Protocol
 
 from tests.clients.javascript import JavaScript, JsDevice
 from tests.federation.deployment import Deployment, Homeserver
 from tests.real_client import Client, new_device
+
+WAIT_SECONDS_MAX: Final = 40.0
+"""How long a test waits for what devices and servers do by themselves; they may be slow together."""
 
 _numbers = count(1)
 

@@ -7,9 +7,12 @@ https://spec.matrix.org/v1.19/client-server-api/#sending-encrypted-attachments
 import base64
 import io
 
+import pytest
 from PIL import Image
 
 from tests.clients.encryption.stage import Stage
+
+pytestmark = pytest.mark.seconds_max(180)
 
 
 def picture(width: int, height: int) -> bytes:

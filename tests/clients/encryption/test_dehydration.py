@@ -3,7 +3,11 @@
 https://github.com/matrix-org/matrix-spec-proposals/pull/3814
 """
 
+import pytest
+
 from tests.clients.encryption.stage import Stage
+
+pytestmark = pytest.mark.seconds_max(180)
 
 
 async def test_what_was_said_while_a_user_had_no_device(stage: Stage) -> None:

@@ -6,10 +6,14 @@ https://spec.matrix.org/v1.19/client-server-api/#device-management
 
 from typing import Any
 
-from tests.clients.encryption.stage import Stage
+import pytest
+
+from tests.clients.encryption.stage import WAIT_SECONDS_MAX, Stage
 from tests.clients.javascript import JsDevice
 from tests.real_client import PASSWORD, Client, anonymous_client
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.seconds_max(180)
 
 CLAIMS_MAX = 200
 
@@ -49,7 +53,7 @@ async def test_a_fallback_key_when_one_time_keys_are_spent(stage: Stage) -> None
         ((_, key),) = (await claimed(claimer, bob)).items()
         return "fallback" not in key
 
-    await wait_until(has_new_keys)
+    await wait_until(has_new_keys, seconds_max=WAIT_SECONDS_MAX)
 
 
 async def test_a_deleted_device_gets_nothing_more(stage: Stage) -> None:

@@ -4,9 +4,13 @@ https://spec.matrix.org/v1.19/client-server-api/#secrets
 https://spec.matrix.org/v1.19/client-server-api/#server-side-key-backups
 """
 
-from tests.clients.encryption.stage import Stage
+import pytest
+
+from tests.clients.encryption.stage import WAIT_SECONDS_MAX, Stage
 from tests.clients.javascript import JsDevice
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.seconds_max(180)
 
 
 async def until_backed_up(device: JsDevice, count: int) -> None:
@@ -15,7 +19,7 @@ async def until_backed_up(device: JsDevice, count: int) -> None:
     async def holds() -> bool:
         return bool((await device.client.get("/room_keys/version"))["count"] == count)
 
-    await wait_until(holds)
+    await wait_until(holds, seconds_max=WAIT_SECONDS_MAX)
 
 
 async def test_a_new_device_restores_all_with_the_recovery_key(stage: Stage) -> None:

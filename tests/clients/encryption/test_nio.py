@@ -8,13 +8,14 @@ import pytest
 from nio import EnableEncryptionBuilder, RoomCreateResponse
 
 from tests.clients.encryption.nio_devices import NioDevice, nio_device
-from tests.clients.encryption.stage import Place, Stage
+from tests.clients.encryption.stage import WAIT_SECONDS_MAX, Place, Stage
 from tests.clients.nio_clients import good
 from tests.waiting import wait_until
 
 NewDevice = Callable[[Place, str], Awaitable[NioDevice]]
 
 pytestmark = [
+    pytest.mark.seconds_max(180),
     # Of nio itself, with newer versions of its own dependencies.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:nio.*"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:aiohttp.*"),
@@ -68,6 +69,6 @@ async def test_devices_verify_each_other(stage: Stage, nio: NewDevice) -> None:
     assert await alice.emoji(begun) == await bob.emoji(accepted)
     await alice.confirm(begun)
     await bob.confirm(accepted)
-    await wait_until(lambda: begun.verified and accepted.verified)
+    await wait_until(lambda: begun.verified and accepted.verified, seconds_max=WAIT_SECONDS_MAX)
     assert (await alice.known_device(bob)).verified
     assert (await bob.known_device(alice)).verified

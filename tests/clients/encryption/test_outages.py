@@ -6,8 +6,10 @@ https://spec.matrix.org/v1.19/server-server-api/#send-to-device-messaging
 
 import pytest
 
-from tests.clients.encryption.stage import Stage
+from tests.clients.encryption.stage import WAIT_SECONDS_MAX, Stage
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.seconds_max(180)
 
 # What matrix-js-sdk does not ask a server for, after it has failed once.
 FORGIVEN_SECONDS = 3600
@@ -55,7 +57,7 @@ async def test_keys_that_cannot_be_claimed_while_a_server_is_away(fast_stage: St
     async def can_be_claimed() -> bool:
         return bool((await carol.client.post("/keys/claim", claim))["failures"] == {})
 
-    await wait_until(can_be_claimed)
+    await wait_until(can_be_claimed, seconds_max=WAIT_SECONDS_MAX)
     await stage.program.pass_time(FORGIVEN_SECONDS)
     await alice.send(room_id, "afterwards")
     await bob.until_read(room_id, None, "afterwards")

@@ -3,7 +3,11 @@
 https://spec.matrix.org/v1.19/client-server-api/#messaging-algorithms
 """
 
+import pytest
+
 from tests.clients.encryption.stage import Stage
+
+pytestmark = pytest.mark.seconds_max(180)
 
 
 async def test_three_users_of_two_servers(stage: Stage) -> None:

@@ -2,10 +2,14 @@
 
 The server knows nothing of it: the keys are an encrypted attachment, of which an encrypted message to devices tells.
 
-https://spec.matrix.org/v1.19/client-server-api/#sharing-keys-between-devices
+https://spec.matrix.org/v1.19/client-server-api/#sharing-keys-between-users
 """
 
+import pytest
+
 from tests.clients.encryption.stage import Stage
+
+pytestmark = pytest.mark.seconds_max(180)
 
 
 async def test_an_invited_user_reads_what_was_said_before(stage: Stage) -> None:

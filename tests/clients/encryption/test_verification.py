@@ -10,6 +10,8 @@ import pytest
 from tests.clients.encryption.stage import Stage
 from tests.clients.javascript import JsDevice
 
+pytestmark = pytest.mark.seconds_max(180)
+
 
 async def verify(one: JsDevice, other: JsDevice, **whom: str) -> None:
     """One asks the other, who accepts and begins to compare; both see the same and say so."""
