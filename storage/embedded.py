@@ -44,6 +44,8 @@ DURABLE: Final[Mapping[str, str]] = {
     "max_connections": "200",
     "shared_buffers": "256MB",
     "wal_compression": "on",
+    # After each checkpoint the first change of a page writes all of it to the log: with many rooms, most of the log.
+    "checkpoint_timeout": "15min",
     "jit": "off",
 }
 """The settings of a database that holds people's messages."""

@@ -123,7 +123,10 @@ export class Device {
     async untilRead(roomId, bodies) {
         const read = async () => JSON.stringify((await this.messages(roomId)).map((message) => message.body));
         const wanted = JSON.stringify(bodies);
-        await until(async () => `${wanted}, but ${JSON.stringify(await this.messages(roomId))}`, async () => (await read()) === wanted);
+        await until(
+            async () => `${wanted}, but ${JSON.stringify(await this.messages(roomId))}`,
+            async () => (await read()) === wanted,
+        );
         return this.messages(roomId);
     }
 

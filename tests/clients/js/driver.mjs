@@ -1,8 +1,9 @@
 // Devices that are driven over stdin and stdout.
 //
-// Each line of stdin is a call, {"id", "device", "method", "args"}, each line of stdout its outcome, {"id", "result"} or
-// {"id", "error"}. The method `open` makes a device, `passTime` lets waiting times of all devices pass at once, all others
-// are methods of `Device`. Calls run side by side. Whatever is logged goes to stderr. The program ends when stdin does.
+// Each line of stdin is a call, {"id", "device", "method", "args"}, each line of stdout its outcome, {"id", "result"}
+// or {"id", "error"}. The method `open` makes a device, `passTime` lets waiting times of all devices pass at once, all
+// others are methods of `Device`. Calls run side by side. Whatever is logged goes to stderr. The program ends when
+// stdin does.
 
 import { createInterface } from "node:readline";
 

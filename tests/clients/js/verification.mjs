@@ -82,7 +82,7 @@ export class Verification {
     async #untilPhase(phase) {
         const request = this.#request;
         await until(
-            () => `phase ${VerificationPhase[phase]}, but ${VerificationPhase[request.phase]} ${request.cancellationCode}`,
+            () => `${VerificationPhase[phase]}, but ${VerificationPhase[request.phase]} ${request.cancellationCode}`,
             () => request.phase === phase,
         );
     }
