@@ -119,6 +119,8 @@ class Batch:
         extremities: the room must have no forward extremities but these; None if it may have any.
         state_before_id: the state before the one event, which comes from elsewhere; None if the events follow the
             current state.
+        state_before_changes: how the state before the event differs from the snapshot `state_before_id`: slot, event
+            there, event here (0 for none), in the order of the slots.
         is_state_forked: raises `state_version` even if the current state stays as it is.
         state_changes: how the current state changes, one entry for each slot.
         summary_changes: columns of the room's summary, with their new values.
@@ -133,6 +135,7 @@ class Batch:
     events: Sequence[NewEvent]
     extremities: Sequence[int] | None = None
     state_before_id: int | None = None
+    state_before_changes: Sequence[tuple[int, int, int]] = ()
     is_state_forked: bool = False
     state_changes: Sequence[StateChange] = ()
     summary_changes: Sequence[tuple[str, str | None]] = ()
@@ -155,13 +158,18 @@ class Extremity:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What a call has written, and how the room is now."""
+    """What a call has written, and how the room is now.
+
+    Attributes:
+        state_before_id: the state before the one event that comes from elsewhere.
+    """
 
     position: int
     event_nids: Sequence[int]
     state_version: int
     state_id: int
     extremities: Sequence[Extremity]
+    state_before_id: int | None = None
 
 
 EVENTS_APPENDED: Final = Counter("heliograph_events_appended", "Events that were added to rooms.")
@@ -175,6 +183,22 @@ SELECT_APPEND_EVENTS: Final = """
     )
 """
 
+# The room is locked first, so that nobody else derives the same state at the same time.
+SELECT_APPEND_AFTER: Final = """
+    SELECT added.is_appended, added.position_written, added.state_version, added.state_id, added.event_nids,
+        added.extremity_nids, added.extremity_ids, added.extremity_depths, before.state_id AS state_before_id
+    FROM (
+        SELECT room_nid FROM rooms WHERE room_nid = $1 AND state_version = $2 FOR NO KEY UPDATE
+    ) AS room
+    CROSS JOIN LATERAL (
+        SELECT derive_state(room.room_nid, $4, $15::integer[], $16::bigint[], $17::bigint[]) AS state_id OFFSET 0
+    ) AS before
+    CROSS JOIN LATERAL append_events(
+        $1, $2, $3, before.state_id, $5, $6::new_event[], $7::state_change[], $8::summary_change[], $9::new_relation[],
+        $10::replaced_event[], $11::new_push_exception[], $12, $13, $14
+    ) AS added
+"""
+
 
 async def append_events(conn: Connection, batch: Batch) -> Appended:
     """Adds events to a room. As one statement it may also stand alone, without a transaction around it.
@@ -184,8 +208,7 @@ async def append_events(conn: Connection, batch: Batch) -> Appended:
         UniqueViolation: by `events_transaction` there is an event of that transaction id already, by
             `events_event_id_key` one with that id; it may stand outside the graph, unless it was named as an outlier.
     """
-    row = await conn.fetchrow(
-        SELECT_APPEND_EVENTS,
+    arguments = (
         batch.room_nid,
         batch.state_version,
         batch.extremities,
@@ -201,9 +224,18 @@ async def append_events(conn: Connection, batch: Batch) -> Appended:
         batch.awaited_target,
         batch.reviewed_redactions,
     )
+    changes = batch.state_before_changes
+    state_before_id = batch.state_before_id
+    if changes:
+        row = await conn.fetchrow(
+            SELECT_APPEND_AFTER, *arguments, *(list(column) for column in zip(*changes, strict=True))
+        )
+        state_before_id = None if row is None else row["state_before_id"]
+    else:
+        row = await conn.fetchrow(SELECT_APPEND_EVENTS, *arguments)
     if row is None or not row["is_appended"]:
         raise RoomChanged
-    return _appended(row)
+    return _appended(row, state_before_id=state_before_id)
 
 
 SELECT_CREATE_ROOM: Final = """
@@ -247,7 +279,7 @@ def _push_exceptions(batch: Batch) -> list[tuple[object, ...]]:
     return [(p.event, p.user_id, p.actions, p.notify, p.highlight) for p in batch.push_exceptions]
 
 
-def _appended(row: Row) -> Appended:
+def _appended(row: Row, *, state_before_id: int | None = None) -> Appended:
     EVENTS_APPENDED.inc(len(row["event_nids"]))
     return Appended(
         position=row["position_written"],
@@ -260,6 +292,7 @@ def _appended(row: Row) -> Appended:
                 row["extremity_nids"], row["extremity_ids"], row["extremity_depths"], strict=True
             )
         ),
+        state_before_id=state_before_id,
     )
 
 

@@ -284,13 +284,57 @@ async def list_event_ids(conn: Connection, event_nids: Collection[int]) -> dict[
     return {row["event_nid"]: EventId(row["event_id"]) for row in rows}
 
 
-@dataclass(frozen=True, slots=True)
-class AuthEvent:
-    """An event as state resolution needs it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphEvent:
+    """An event as those who judge others by it need it, and those who find out states.
+
+    Attributes:
+        state_id: the snapshot of the state before it; None if it stands outside the graph.
+        rejected: why it failed authorization; None if it did not.
+        soft_failed: it was not allowed in the room as it was when it came.
+        size_bytes: of its texts.
+    """
 
     event_nid: int
     pdu: Pdu
-    is_rejected: bool
+    state_id: int | None
+    rejected: str | None
+    soft_failed: bool
+    size_bytes: int
+
+    @property
+    def type(self) -> str:
+        """Its type."""
+        return self.pdu.type
+
+    @property
+    def state_key(self) -> str | None:
+        """Its state key; None if it is not a state event."""
+        return self.pdu.state_key
+
+
+SELECT_GRAPH_EVENTS: Final = """
+    SELECT e.event_nid, e.event_id, e.state_id, e.rejected, e.soft_failed, e.client_json, e.federation_json,
+        r.room_id, r.room_version
+    FROM events e JOIN rooms r USING (room_nid)
+    WHERE e.event_nid = ANY ($1::bigint[])
+"""
+
+
+async def list_graph_events(conn: Connection, event_nids: Collection[int]) -> list[GraphEvent]:
+    """Events by their numbers, in no order; unknown ones are absent."""
+    return [_graph_event(row) for row in await conn.fetch(SELECT_GRAPH_EVENTS, list(event_nids))]
+
+
+def _graph_event(row: Row) -> GraphEvent:
+    return GraphEvent(
+        event_nid=row["event_nid"],
+        pdu=stored_pdu(row),
+        state_id=row["state_id"],
+        rejected=row["rejected"],
+        soft_failed=row["soft_failed"],
+        size_bytes=len(row["client_json"]) + len(row["federation_json"]),
+    )
 
 
 # What is asked for comes first, so the limit cuts only ancestors.
@@ -302,7 +346,8 @@ SELECT_AUTH_CHAINS: Final = """
         FROM chain JOIN events e USING (event_nid), unnest(e.auth_event_nids) AS cited (event_nid)
         WHERE $2
     ), bounded AS (SELECT event_nid FROM chain LIMIT $3)
-    SELECT e.event_nid, e.event_id, e.client_json, e.federation_json, e.rejected, r.room_id, r.room_version
+    SELECT e.event_nid, e.event_id, e.state_id, e.rejected, e.soft_failed, e.client_json, e.federation_json,
+        r.room_id, r.room_version
     FROM bounded JOIN events e USING (event_nid) JOIN rooms r USING (room_nid)
 """
 _AUTH_CHAIN_MAX: Final = 1000
@@ -310,11 +355,11 @@ _AUTH_CHAIN_MAX: Final = 1000
 
 async def list_auth_chains(
     conn: Connection, event_ids: Collection[EventId], *, with_ancestors: bool
-) -> list[AuthEvent]:
+) -> list[GraphEvent]:
     """Events by their ids, and, if wanted, a bounded part of their auth chains; unknown ones are absent."""
     limit = len(event_ids) + (_AUTH_CHAIN_MAX if with_ancestors else 0)
     rows = await conn.fetch(SELECT_AUTH_CHAINS, list(event_ids), with_ancestors, limit)
-    return [AuthEvent(row["event_nid"], stored_pdu(row), row["rejected"] is not None) for row in rows]
+    return [_graph_event(row) for row in rows]
 
 
 SELECT_EVENT_NIDS: Final = "SELECT event_nid, event_id FROM events WHERE event_id = ANY ($1::text[])"

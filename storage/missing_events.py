@@ -3,12 +3,14 @@
 `append_events` adds and removes them, and so does whoever fetches history.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from homeserver.core.ids import EventId
+from homeserver.core.errors import NotFound
+from homeserver.core.ids import EventId, RoomId
 from storage.database import Connection
+from storage.rooms import RoomRow, room_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,26 +115,48 @@ async def delete_missing_events(conn: Connection, room_nid: int, event_ids: Coll
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What an event finds in the graph that comes to it.
+    """What an event finds that comes to a room.
 
     Attributes:
-        covered: the events that nothing new need refer to any more once it is there: its previous events, and what lies
-            before those of them that were rejected or soft-failed.
+        room: the room as it is now.
         is_followed: an event in the graph refers to it; it has been missing.
+        is_awaited: redactions wait for it.
+        is_stored: it is stored already, in the graph or outside.
     """
 
-    covered: frozenset[int]
+    room: RoomRow
     is_followed: bool
+    is_awaited: bool
+    is_stored: bool
 
 
 SELECT_ARRIVAL: Final = """
-    SELECT covered_events($2::bigint[]) AS covered,
-        EXISTS (SELECT FROM missing_events WHERE room_nid = $1 AND event_id = $3) AS is_followed
+    SELECT r.room_nid, r.room_id, r.room_version, r.state_version, r.state_id, r.forward_extremities,
+        EXISTS (SELECT FROM missing_events m WHERE m.room_nid = r.room_nid AND m.event_id = $2) AS is_followed,
+        EXISTS (SELECT FROM pending_redactions p WHERE p.room_nid = r.room_nid AND p.redacts = $2) AS is_awaited,
+        EXISTS (SELECT FROM events e WHERE e.event_id = $2) AS is_stored
+    FROM rooms r WHERE r.room_id = $1
 """
 
 
-async def find_arrival(conn: Connection, room_nid: int, event_id: EventId, prev_nids: Sequence[int]) -> Arrival:
-    """What an event with some previous events (by number) finds; see `append_events`."""
-    row = await conn.fetchrow(SELECT_ARRIVAL, room_nid, list(prev_nids), event_id)
-    assert row is not None, "A statement without a table has a row"
-    return Arrival(frozenset(row["covered"] or ()), row["is_followed"])
+async def find_arrival(conn: Connection, room_id: RoomId, event_id: EventId) -> Arrival:
+    """What an event finds.
+
+    Raises:
+        NotFound: this server has never heard of the room.
+    """
+    row = await conn.fetchrow(SELECT_ARRIVAL, room_id, event_id)
+    if row is None:
+        raise NotFound("Unknown room")
+    return Arrival(room_row(row), row["is_followed"], row["is_awaited"], row["is_stored"])
+
+
+SELECT_COVERED: Final = "SELECT covered_events($1::bigint[])"
+
+
+async def find_covered(conn: Connection, prev_nids: Collection[int]) -> frozenset[int]:
+    """What nothing new need refer to any more once an event follows some others.
+
+    That is these, and what lies before those of them that were rejected or soft-failed.
+    """
+    return frozenset(await conn.fetchval(SELECT_COVERED, list(prev_nids)))

@@ -193,9 +193,35 @@ class StateStore:
     def _keep(self, row: Row) -> _Difference:
         slot_ids, event_nids = row["slot_ids"], row["event_nids"]
         difference = _Difference(row["parent_id"], array("i", slot_ids), array("q", event_nids))
-        cache = self._large if len(slot_ids) >= _LARGE_ENTRIES_MIN else self._small
-        cache.put(row["state_id"], difference)
+        self._put(row["state_id"], difference)
         return difference
+
+    def _put(self, state_id: int, difference: _Difference) -> None:
+        cache = self._large if len(difference.slot_ids) >= _LARGE_ENTRIES_MIN else self._small
+        cache.put(state_id, difference)
+
+    def remember(self, state_id: int, *, base_state_id: int | None, changes: Mapping[int, int | None]) -> None:
+        """Keeps a snapshot that has just been committed, so that it need not be read.
+
+        Args:
+            state_id: the snapshot.
+            base_state_id: another one; None for the empty state.
+            changes: how it differs from that, events by slot; None for an empty slot.
+        """
+        if state_id in self._small or state_id in self._large or not state_id > (base_state_id or 0):
+            return  # what is older than its base was found again, not made from it
+        own = {slot_id: event_nid or 0 for slot_id, event_nid in changes.items()}
+        parent_id = base_state_id
+        # As the database does it: the number of differences is logarithmic.
+        while parent_id is not None:
+            parent = self._small.get(parent_id) or self._large.get(parent_id)
+            if parent is None or 2 * len(own) < len(parent.slot_ids):
+                break
+            own = {**dict(zip(parent.slot_ids, parent.event_nids, strict=True)), **own}
+            parent_id = parent.parent_id
+        slot_ids = sorted(slot_id for slot_id, event_nid in own.items() if event_nid or parent_id is not None)
+        difference = _Difference(parent_id, array("i", slot_ids), array("q", [own[slot_id] for slot_id in slot_ids]))
+        self._put(state_id, difference)
 
     async def find_slots(self, conn: Connection, slots: Iterable[StateKey]) -> dict[StateKey, int]:
         """The numbers of slots; those that no room has ever used have none and are absent."""
@@ -211,6 +237,15 @@ class StateStore:
             types, state_keys = zip(*missing, strict=True)
             rows = await conn.fetch(SELECT_SLOT_IDS, types, state_keys)
             found.update((slot, slot_id) for slot_id, slot in self._keep_slots(rows))
+        return found
+
+    async def number_slots(self, conn: Connection, slots: Collection[StateKey]) -> dict[StateKey, int]:
+        """The numbers of slots; those that have none yet get one."""
+        found = await self.find_slots(conn, slots)
+        missing = [slot for slot in slots if slot not in found]
+        if missing:
+            await insert_slots(conn, missing)
+            found |= await self.find_slots(conn, missing)
         return found
 
     async def slot_names(self, conn: Connection, slot_ids: Iterable[int]) -> dict[int, StateKey]:

@@ -95,7 +95,11 @@ class Collected:
     spared: int = 0
 
 
-LOCK_ROOM: Final = "SELECT true FROM rooms WHERE room_nid = $1 FOR NO KEY UPDATE SKIP LOCKED"
+# Nobody can write in a room that is no more.
+LOCK_ROOM: Final = """
+    SELECT EXISTS (SELECT FROM rooms WHERE room_nid = $1 FOR NO KEY UPDATE SKIP LOCKED)
+        OR NOT EXISTS (SELECT FROM rooms WHERE room_nid = $1)
+"""
 DELETE_UNREFERENCED: Final = f"""
     DELETE FROM state_snapshots s
     WHERE s.state_id = ANY ($1::bigint[])

@@ -54,6 +54,8 @@ def compose_incoming(means: Means, *, writing: RoomWriting, remotes: Remotes, pu
     line = LineAppender(db=db, bus=bus, server_name=server_name, heads=writing.heads, lanes=writing.lanes, push=push)
     events = IncomingEvents(
         db=db,
+        bus=bus,
+        clock=clock,
         server_name=server_name,
         gate=gate,
         remote=remotes.events,

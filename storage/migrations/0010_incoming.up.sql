@@ -54,15 +54,25 @@ CREATE INDEX received_transactions_time ON received_transactions (received_at);
 
 -- Some events, and what lies before those of them that no new event may refer to: all that an event which follows them
 -- covers. An event that is rejected or soft-failed does not end the graph, so what it follows must not begin it anew.
-CREATE FUNCTION covered_events(of_event_nids bigint[]) RETURNS bigint[] STABLE LANGUAGE sql AS $$
-    WITH RECURSIVE covered (event_nid) AS (
-        SELECT unnest(of_event_nids)
-        UNION
-        SELECT before.event_nid
-        FROM covered JOIN events e USING (event_nid), unnest(e.prev_event_nids) AS before (event_nid)
+CREATE FUNCTION covered_events(of_event_nids bigint[]) RETURNS bigint[] STABLE LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM unnest(of_event_nids) AS named (event_nid) JOIN events e USING (event_nid)
         WHERE e.rejected IS NOT NULL OR e.soft_failed
-    )
-    SELECT coalesce(array_agg(event_nid), '{}') FROM (SELECT event_nid FROM covered LIMIT 1000) AS bounded
+    ) THEN
+        RETURN of_event_nids;
+    END IF;
+    RETURN ARRAY (
+        WITH RECURSIVE covered (event_nid) AS (
+            SELECT unnest(of_event_nids)
+            UNION
+            SELECT before.event_nid
+            FROM covered JOIN events e USING (event_nid), unnest(e.prev_event_nids) AS before (event_nid)
+            WHERE e.rejected IS NOT NULL OR e.soft_failed
+        )
+        SELECT event_nid FROM covered LIMIT 1000
+    );
+END
 $$;
 
 -- Whether events that are about to be added are still known as their caller saw them. The caller holds the lock of the
@@ -97,14 +107,18 @@ CREATE FUNCTION note_arrival(
     reviewed_redactions bigint[]
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    -- What they were missed by follows them now.
-    UPDATE events e SET prev_event_nids = e.prev_event_nids || n.event_nid
-    FROM unnest(nids) AS n (event_nid)
-    JOIN events came ON came.event_nid = n.event_nid
-    JOIN missing_events m ON m.room_nid = of_room_nid AND m.event_id = came.event_id
-    WHERE e.room_nid = of_room_nid AND e.topological = m.topological AND NOT n.event_nid = ANY (e.prev_event_nids)
-        AND names_previous(e.federation_json, m.event_id);
-    DELETE FROM missing_events m USING unnest(new_events) n WHERE m.room_nid = of_room_nid AND m.event_id = n.event_id;
+    PERFORM FROM unnest(new_events) n JOIN missing_events m ON m.room_nid = of_room_nid AND m.event_id = n.event_id;
+    IF FOUND THEN
+        -- What they were missed by follows them now.
+        UPDATE events e SET prev_event_nids = e.prev_event_nids || n.event_nid
+        FROM unnest(nids) AS n (event_nid)
+        JOIN events came ON came.event_nid = n.event_nid
+        JOIN missing_events m ON m.room_nid = of_room_nid AND m.event_id = came.event_id
+        WHERE e.room_nid = of_room_nid AND e.topological = m.topological AND NOT n.event_nid = ANY (e.prev_event_nids)
+            AND names_previous(e.federation_json, m.event_id);
+        DELETE FROM missing_events m USING unnest(new_events) n
+        WHERE m.room_nid = of_room_nid AND m.event_id = n.event_id;
+    END IF;
     IF cardinality(missing_event_ids) > 0 AND new_events[1].rejected IS NULL AND NOT new_events[1].soft_failed THEN
         INSERT INTO missing_events (room_nid, event_id, topological)
         SELECT of_room_nid, missing.event_id, coalesce(

@@ -15,9 +15,10 @@ from homeserver.core.pdu import Pdu, StateKey
 from homeserver.core.room_versions import ROOM_VERSIONS, RoomVersion
 from homeserver.core.signing import SigningKey
 from homeserver.core.unpadded_base64 import encode_base64
-from homeserver.services.rooms.append_remote import RemoteAppender, RemoteEvent
+from homeserver.services.rooms.append_remote import RemoteAppender
 from homeserver.services.rooms.drafts import AddedEvents, Draft
 from homeserver.services.rooms.lanes import Lanes
+from homeserver.services.rooms.remote_event import RemoteEvent
 from homeserver.services.rooms.resolution import StateResolver
 from storage.events import find_event_nids, list_events, list_pdus
 from storage.rooms import get_room

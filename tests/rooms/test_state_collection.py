@@ -178,6 +178,16 @@ async def test_nothing_is_removed_while_somebody_writes_in_the_room(worker: Work
         assert not await are_stored(conn, [idle])
 
 
+async def test_what_a_deleted_room_has_left_goes(worker: Worker) -> None:
+    await worker.create_room()
+    async with worker.db.connection() as conn:
+        for statement in ("DELETE FROM rooms", "DELETE FROM events", "DELETE FROM state_history"):
+            await conn.execute(statement)
+    found, removed = await _sweep(worker)
+    assert found == removed > 0
+    assert await _state_ids(worker) == set()
+
+
 async def test_the_walk_goes_on_where_it_was_and_begins_anew_when_it_is_time(
     worker: Worker, other_worker: Worker
 ) -> None:

@@ -44,6 +44,20 @@ FILL: Final = """
     ON CONFLICT DO NOTHING;
     INSERT INTO to_device_messages (user_id, device_id, position, message)
     SELECT '@u' || n % 6000 || ':a', 'D', n, '{}' FROM generate_series(1, 10000) n;
+    INSERT INTO to_device_requests SELECT '@u' || n || ':a', 'D', 't', 't', n FROM generate_series(1, 6000) n;
+    INSERT INTO device_list_changes SELECT '@u' || n || ':a', n FROM generate_series(1, 6000) n;
+    INSERT INTO one_time_keys (user_id, device_id, algorithm, key_id, key)
+    SELECT '@u' || n % 600 || ':a', 'D', 'signed_curve25519', n, '{}' FROM generate_series(1, 10000) n;
+    INSERT INTO event_push_exceptions (user_id, room_nid, event_nid, actions, notify, highlight, notify_delta,
+        highlight_delta, notify_total, highlight_total)
+    SELECT '@u' || n % 6000 || ':a', 1 + n % 6000, n, '[]', n % 2 = 0, false, 0, 0, 0, 0
+    FROM generate_series(1, 10000) n;
+    INSERT INTO received_transactions (origin, transaction_id, response, received_at)
+    SELECT 's' || n % 50, n, '{}', now() - n * interval '1 minute' FROM generate_series(1, 6000) n;
+    INSERT INTO remote_device_lists (user_id, server_name, retry_at_ts, is_whole)
+    SELECT '@u' || n || ':b', 'b', 0, true FROM generate_series(1, 6000) n;
+    INSERT INTO remote_devices (user_id, device_id, keys)
+    SELECT '@u' || n || ':b', 'D', '{}' FROM generate_series(1, 6000) n;
     INSERT INTO relations (event_nid, room_nid, relates_to, rel_type)
     SELECT n, 1 + n % 6000, '$e' || n - 1, 'm.annotation' FROM generate_series(2, 10000) n;
 """
@@ -66,11 +80,22 @@ LARGE: Final = frozenset(
         "account_data",
         "to_device_messages",
         "relations",
+        "to_device_requests",
+        "device_list_changes",
+        "one_time_keys",
+        "event_push_exceptions",
+        "received_transactions",
+        "remote_device_lists",
+        "remote_devices",
     }
 )
 
 # What goes through a whole table, or all of an index, and why it may.
 EXPECTED: Final[Mapping[str, str]] = {
+    "push_exceptions.DELETE_EXPIRED_EXCEPTIONS": "a sweep, which is planned anew for its small limit",
+    "received_transactions.DELETE_OLD_TRANSACTIONS": "likewise",
+    "remote_device_lists.DELETE_LEFT_LISTS": "looks at all lists, every ten minutes",
+    "room_import.RESET_ROOM": "for a room that is of another version than the invitation said",
     "state_collection.START_WALK": "the last entry of the index",
 }
 SELECT_PARTIAL_INDEXES: Final = """

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
-from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from quart import Quart
 
@@ -16,6 +15,7 @@ from homeserver.core.clock import Clock
 from homeserver.core.errors import Unauthorized, UnknownToken, UserLocked
 from homeserver.core.ids import DeviceId, ServerName, UserId
 from homeserver.core.requester import Requester
+from homeserver.runtime.connections import Connections
 from homeserver.web.dispatch import Dispatcher, prepare
 from homeserver.web.endpoint import Endpoint, RateLimit, Request, Section
 from homeserver.web.http import HttpSettings, mount
@@ -212,36 +212,19 @@ async def web(
 
 @asynccontextmanager
 async def served(app: Quart) -> AsyncIterator[int]:
-    """Serves an application with Hypercorn on a random port of this machine."""
+    """Serves an application, as the server does, on a random port of this machine."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     port: int = listening.getsockname()[1]
     config = Config()
-    config.bind = [f"fd://{listening.detach()}"]
     config.accesslog = None
     config.errorlog = None
-    config.graceful_timeout = 2
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(serve(app, config, shutdown_trigger=stop.wait))
-        await _accepting(port)
-        try:
-            yield port
-        finally:
-            stop.set()
-
-
-async def _accepting(port: int) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.01)
-            else:
-                writer.close()
-                await writer.wait_closed()
-                return
+    connections = Connections(app, config, [listening])
+    await connections.start()
+    try:
+        yield port
+    finally:
+        await connections.end(2)
 
 
 async def raw_exchange(port: int, *parts: bytes, until_closed: bool = True) -> bytes:

@@ -20,6 +20,7 @@ from homeserver.services.rooms.append import wake_keys
 from homeserver.services.rooms.batches import push_exceptions, relations, state_changes, summary_changes
 from homeserver.services.rooms.drafts import PushedRoom, PushEvaluator, StateEntry
 from homeserver.services.rooms.event_chain import stored_form
+from homeserver.services.rooms.gathered_wakes import GatheredWakes
 from homeserver.services.rooms.heads import Head, Heads
 from homeserver.services.rooms.lanes import Lanes
 from storage.append import Appended, Batch, NewEvent, RoomChanged, append_events
@@ -68,7 +69,12 @@ class LineAppender:
         self._push = push
 
     async def append(
-        self, room_id: RoomId, line: Sequence[LineEvent], *, members_lacking: bool = False
+        self,
+        room_id: RoomId,
+        line: Sequence[LineEvent],
+        *,
+        members_lacking: bool = False,
+        wakes: GatheredWakes | None = None,
     ) -> Sequence[int]:
         """Adds as many events as simply go on where the room ends and are allowed there.
 
@@ -76,6 +82,7 @@ class LineAppender:
             room_id: their room, which this server is in.
             line: the events, none of which is stored in any way; each follows only the one before. No redactions.
             members_lacking: the current state lacks members, so those that the events cite are believed.
+            wakes: takes the wake that is due; None: it is given out at once.
 
         Returns:
             The numbers of those that were added, from the first on. What is left has to be added in another way.
@@ -106,7 +113,7 @@ class LineAppender:
             else:
                 return ()
         pdus = [link.pdu for link in allowed]
-        await self._bus.wake(wake_keys(room_id, pdus, self._server_name), appended.position)
+        await (wakes or self._bus).wake(wake_keys(room_id, pdus, self._server_name), appended.position)
         return appended.event_nids
 
     async def _append(self, head: Head, line: Sequence[LineEvent]) -> Appended:

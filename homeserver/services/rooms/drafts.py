@@ -105,11 +105,13 @@ class AddedEvents:
     Attributes:
         position: of all the events in the stream; None if nothing was added.
         events: the events, in their order.
+        ends: what nothing follows in the room now; empty if that was not looked at.
     """
 
     position: int | None = None
     events: Sequence[Pdu] = ()
     event_nids: Sequence[int] = field(default=())
+    ends: frozenset[EventId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

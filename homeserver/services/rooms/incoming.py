@@ -4,9 +4,11 @@ https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
+from homeserver.core.clock import Clock
 from homeserver.core.errors import (
     Forbidden,
     InvalidParam,
@@ -21,6 +23,7 @@ from homeserver.core.pdu import Pdu
 from homeserver.services.remote import EventJson, RemoteEvents
 from homeserver.services.rooms.drafts import AddedEvents
 from homeserver.services.rooms.gate import EventGate, name_events
+from homeserver.services.rooms.gathered_wakes import GatheredWakes
 from homeserver.services.rooms.graph_ends import GraphEnds
 from homeserver.services.rooms.inquiry import Inquiry
 from homeserver.services.rooms.lanes import Lanes
@@ -30,6 +33,7 @@ from homeserver.services.rooms.postponed import PostponedEvents
 from homeserver.services.rooms.resolution import StateUnknown
 from homeserver.services.rooms.taking import EventTaking
 from storage.bounded_cache import BoundedCache
+from storage.bus.base import Bus
 from storage.database import Connection, Database
 from storage.errors import DatabaseUnavailable
 from storage.incoming_rooms import IncomingRoom, find_incoming_room, list_other_servers
@@ -86,6 +90,8 @@ class IncomingEvents:
         self,
         *,
         db: Database,
+        bus: Bus,
+        clock: Clock,
         server_name: ServerName,
         gate: EventGate,
         remote: RemoteEvents,
@@ -98,6 +104,8 @@ class IncomingEvents:
         postponed: PostponedEvents,
     ) -> None:
         self._db = db
+        self._bus = bus
+        self._clock = clock
         self._server_name = server_name
         self._gate = gate
         self._remote = remote
@@ -195,7 +203,7 @@ class IncomingEvents:
             await self._access.require_allowed(conn, origin, pdu.room_id)
             reception = await self._reception(conn, origin, found)
         try:
-            async with self._lanes.enter(pdu.room_id), asyncio.timeout(SECONDS_MAX):
+            async with self._at_work(reception):
                 placed = await self._taking.take_last(reception, pdu, relayed=relay)
         except TimeoutError as error:
             raise UnavailableForNow(_TOO_LONG) from error
@@ -240,7 +248,12 @@ class IncomingEvents:
         policy = None
         if found.policy_nid is not None:
             policy = await self._policy.current(conn, found.room.room_nid)
-        return Reception(inquiry=inquiry, members_lacking=found.members_lacking, policy=policy)
+        return Reception(
+            inquiry=inquiry,
+            members_lacking=found.members_lacking,
+            policy=policy,
+            wakes=GatheredWakes(bus=self._bus, clock=self._clock),
+        )
 
     async def _refusal(self, conn: Connection, server_name: ServerName, room_id: RoomId) -> str | None:
         """Why a room takes nothing from a server; None if it does."""
@@ -287,9 +300,8 @@ class IncomingEvents:
         self, reception: Reception, events: Sequence[Pdu], outcome: dict[EventId, str | None]
     ) -> None:
         """Takes events; those that the limits of time and of waiting do not allow keep the outcome that they have."""
-        room_id = reception.room.room_id
         try:
-            async with self._lanes.enter(room_id), asyncio.timeout(SECONDS_MAX):
+            async with self._at_work(reception):
                 may_have_forked = await self._taking.take(reception, events, outcome)
         except DatabaseUnavailable:
             raise
@@ -301,7 +313,17 @@ class IncomingEvents:
             reception.postponed.update((pdu.event_id, pdu) for pdu in events if outcome[pdu.event_id] == _TOO_LONG)
             return
         if may_have_forked:
-            await self._ends.join(room_id)
+            await self._ends.join(reception.room.room_id)
+
+    @asynccontextmanager
+    async def _at_work(self, reception: Reception) -> AsyncIterator[None]:
+        """Holds the room's lane for a limited time, and wakes all at the end who have not been woken."""
+        try:
+            async with self._lanes.enter(reception.room.room_id), asyncio.timeout(SECONDS_MAX):
+                yield
+        finally:
+            if reception.wakes is not None:
+                await reception.wakes.give_out()
 
 
 def _claimed_ids(events: Sequence[object], error: str) -> dict[EventId, str | None]:

@@ -45,6 +45,11 @@ class Inquiry:
         self.states_after: dict[EventId, Mapping[int, int]] = {}
         """The states after events outside the graph that have been found out, as events by slot, both as numbers."""
 
+    @property
+    def requests_left(self) -> int:
+        """How often anybody may still be asked."""
+        return self._requests_left
+
     async def _ask(self, request: Callable[[ServerName], Awaitable[T]]) -> T:
         """Asks a server, and if it cannot be reached the next one.
 

@@ -86,6 +86,11 @@ class AuthPool:
         if rejected is not None:
             self.rejected[pdu.event_id] = rejected
 
+    def forget(self, event_id: EventId) -> None:
+        """Forgets an event that is stored otherwise now, because it has been redacted."""
+        self.pdus.pop(event_id, None)
+        self._levels.pop(event_id, None)
+
     def _power_levels(self, power_levels: Pdu | None, create: Pdu | None) -> PowerLevels | None:
         """The power levels, which thousands of events cite, so that they are read once; None: the rules read them."""
         if power_levels is None or create is None:

@@ -15,11 +15,14 @@ from homeserver.core.event_auth.rules import check_auth
 from homeserver.core.ids import EventId
 from homeserver.core.pdu import Pdu, StateKey
 from homeserver.services.rooms.append_line import believe_members
-from homeserver.services.rooms.append_remote import RemoteAppender, RemoteEvent
+from homeserver.services.rooms.append_remote import RemoteAppender
 from homeserver.services.rooms.drafts import AddedEvents
+from homeserver.services.rooms.event_memory import EventMemory
+from homeserver.services.rooms.gathered_wakes import GatheredWakes
 from homeserver.services.rooms.inquiry import Inquiry
 from homeserver.services.rooms.outliers import AuthPool, Outliers, auth_event_ids
 from homeserver.services.rooms.policy_servers import PolicyReview, PolicyServer
+from homeserver.services.rooms.remote_event import RemoteEvent
 from homeserver.services.rooms.remote_redactions import REDACTION, RedactionEffect, effect_of
 from homeserver.services.rooms.resolution import ResolvedState, StateResolver
 from homeserver.services.rooms.state_fetch import StateFetch
@@ -27,9 +30,9 @@ from homeserver.services.rooms.thread_roots import find_thread_roots
 from storage.append import RoomChanged
 from storage.database import Connection, Database
 from storage.errors import UniqueViolation
-from storage.events import list_pdus
+from storage.missing_events import Arrival, find_arrival
 from storage.outliers import KnownEvent, list_known_events
-from storage.rooms import RoomRow, get_room
+from storage.rooms import RoomRow
 
 _ATTEMPTS_MAX: Final = 5
 
@@ -44,6 +47,10 @@ class Reception:
         members_lacking: not all members are known here, so those that events cite are believed.
         policy: the policy server that the room uses.
         pool: the auth events that have been loaded.
+        memory: the events that have been read.
+        known: what is known of events that this is about; an event that is not in the graph may have come into it.
+        wakes: takes the wakes that are due; None: they are given out at once.
+        ends: what nothing follows in the room, as it was when an event was added last; None if that is not known.
     """
 
     inquiry: Inquiry
@@ -51,11 +58,32 @@ class Reception:
     members_lacking: bool = False
     policy: PolicyServer | None = None
     pool: AuthPool = field(default_factory=AuthPool)
+    memory: EventMemory = field(default_factory=EventMemory)
+    known: dict[EventId, KnownEvent] = field(default_factory=dict)
+    wakes: GatheredWakes | None = None
+    ends: frozenset[EventId] | None = None
+    _requests_left: int | None = None
 
     @property
     def room(self) -> RoomRow:
         """The room."""
         return self.inquiry.room
+
+    def learn(self, known: Mapping[EventId, KnownEvent]) -> None:
+        """Keeps what is known of events."""
+        self.known.update(known)
+        for event_id, event in known.items():
+            self.memory.number(event_id, event.event_nid)
+
+    def learn_all(self, known: Mapping[EventId, KnownEvent]) -> None:
+        """Keeps what is known of all events that this is about: of the others, nothing is stored."""
+        self.learn(known)
+        self._requests_left = self.inquiry.requests_left
+
+    def may_know_more(self, event_id: EventId) -> bool:
+        """Whether an event may be stored otherwise than is known: as something that was asked for since."""
+        known = self.known.get(event_id)
+        return self._requests_left != self.inquiry.requests_left or (known is not None and not known.in_graph)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +103,9 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class _Judgement:
-    """What the state before an event and the current one say about it."""
+    """What the state before an event and the current one say about it, in the room as it was found."""
 
+    found: Arrival
     rejected: str | None
     not_now: str | None
     effect: RedactionEffect
@@ -123,8 +152,7 @@ class EventPlacing:
         room = reception.room
         if not pdu.prev_events:
             raise BadJson("The event follows no other")
-        async with self._db.connection() as conn:
-            known = await list_known_events(conn, {pdu.event_id, *pdu.prev_events})
+        known = await self._known(reception, pdu)
         own = known.get(pdu.event_id)
         if any(event.room_nid != room.room_nid for event in known.values()):
             # In versions 1 and 2 also the event itself, whose id it has chosen.
@@ -145,6 +173,17 @@ class EventPlacing:
         return await self._add(
             reception, pdu, before, missing, rejected=rejected, relayed=relayed, only_accepted=only_accepted
         )
+
+    async def _known(self, reception: Reception, pdu: Pdu) -> Mapping[EventId, KnownEvent]:
+        """What is known of an event and of those before it."""
+        known = reception.known
+        unsure = {event_id for event_id in pdu.prev_events if event_id not in known or not known[event_id].in_graph}
+        if reception.may_know_more(pdu.event_id):
+            unsure.add(pdu.event_id)
+        if unsure:
+            async with self._db.connection() as conn:
+                reception.learn(await list_known_events(conn, unsure))
+        return {event_id: known[event_id] for event_id in (pdu.event_id, *pdu.prev_events) if event_id in known}
 
     async def load_auth_events(self, reception: Reception, *events: Pdu) -> None:
         """Loads the auth events of events into the pool, and asks for those that are not here.
@@ -177,11 +216,10 @@ class EventPlacing:
         if not wanted:
             return set()
         async with self._db.connection() as conn:
-            known = await list_known_events(conn, wanted)
-            pdus = await list_pdus(conn, [event.event_nid for event in known.values()])
-        for pdu in pdus.values():
-            pool.know(pdu, rejected=known[pdu.event_id].rejected)
-        return wanted - known.keys()
+            found = await reception.memory.events_by_id(conn, wanted)
+        for event in found:
+            pool.know(event.pdu, rejected=event.rejected)
+        return wanted - {event.pdu.event_id for event in found}
 
     async def _state_before(
         self, reception: Reception, in_graph: Mapping[EventId, KnownEvent], pdu: Pdu, missing: list[EventId]
@@ -192,7 +230,12 @@ class EventPlacing:
         if missing:
             return await self._state_fetch.state_before(reception.inquiry, known_nids=known_nids, missing=missing)
         async with self._db.connection() as conn:
-            return await self._resolver.state_before(conn, reception.room.room_version, known_nids)
+            resolver = self._resolver_for(reception)
+            return await resolver.state_before(conn, reception.room.room_version, known_nids)
+
+    def _resolver_for(self, reception: Reception) -> StateResolver:
+        """States change under one's hands while members are lacking; else what has been read stays as it is."""
+        return self._resolver.using(EventMemory() if reception.members_lacking else reception.memory)
 
     async def _add(
         self,
@@ -205,9 +248,10 @@ class EventPlacing:
         relayed: bool,
         only_accepted: bool,
     ) -> Placed:
+        resolver = self._resolver_for(reception)
         for _ in range(_ATTEMPTS_MAX):
             async with self._db.connection() as conn:
-                judgement = await self._judge(conn, reception, pdu, before, rejected)
+                judgement = await self._judge(conn, reception, resolver, pdu, before, rejected)
             signed, refused = await self._reviewed(reception, pdu, judgement)
             refusal = judgement.rejected or judgement.not_now or refused
             if refusal is not None and only_accepted:
@@ -225,35 +269,58 @@ class EventPlacing:
                 relayed=relayed,
             )
             try:
-                added = await self._appender.append(event)
+                added = await self._appender.append(
+                    event, found=judgement.found, resolver=resolver, wakes=reception.wakes
+                )
             except RoomChanged:
+                async with self._db.connection() as conn:
+                    own = (await list_known_events(conn, [pdu.event_id])).get(pdu.event_id)
+                if own is not None and own.rejected is not None:
+                    rejected = own.rejected
                 continue
             except UniqueViolation:
                 return Placed()  # another worker has received it at the same time
+            self._note(reception, event, added)
             return Placed(judgement.rejected, soft_failed, added)
         raise UnavailableForNow("The room is too busy")
 
+    def _note(self, reception: Reception, event: RemoteEvent, added: AddedEvents) -> None:
+        """Keeps in memory that an event was added."""
+        event_id, event_nid = event.pdu.event_id, added.event_nids[0]
+        room_nid = reception.room.room_nid
+        reception.learn({event_id: KnownEvent(event_nid, event_id, room_nid, True, event.rejected, event.soft_failed)})
+        reception.ends = added.ends
+        for rewrite in event.rewrites:
+            reception.pool.forget(rewrite.pdu.event_id)
+
     async def _judge(
-        self, conn: Connection, reception: Reception, pdu: Pdu, before: ResolvedState, rejected: str | None
+        self,
+        conn: Connection,
+        reception: Reception,
+        resolver: StateResolver,
+        pdu: Pdu,
+        before: ResolvedState,
+        rejected: str | None,
     ) -> _Judgement:
         """Judges an event by the state before it and by the current state of the room."""
-        room = await get_room(conn, reception.room.room_id)
+        found = await find_arrival(conn, reception.room.room_id, pdu.event_id)
+        room = found.room
         if rejected is not None:
-            return _Judgement(rejected, None, RedactionEffect(takes_effect=False), None)
+            return _Judgement(found, rejected, None, RedactionEffect(takes_effect=False), None)
         slots = authorizing_slots(pdu)
-        state = {slot: entry for slot, (_, entry) in (await self._resolver.entries(conn, before, slots)).items()}
+        state = {slot: entry for slot, (_, entry) in (await resolver.entries(conn, before, slots)).items()}
         reason = self._fault(reception, pdu, state)
         if reason is not None:
-            return _Judgement(reason, None, RedactionEffect(takes_effect=False), None)
+            return _Judgement(found, reason, None, RedactionEffect(takes_effect=False), None)
         not_now = None
         if room.state_id is not None and (room.state_id != before.base_state_id or before.changes):
-            entries = await self._resolver.entries(conn, ResolvedState(room.state_id, {}), slots)
+            entries = await resolver.entries(conn, ResolvedState(room.state_id, {}), slots)
             not_now = self._fault(reception, pdu, {slot: entry for slot, (_, entry) in entries.items()})
         effect = RedactionEffect(takes_effect=True)
         if pdu.type == REDACTION and not_now is None:
             effect = await effect_of(conn, room, pdu, state)
         roots = await find_thread_roots(conn, room.room_nid, [pdu])
-        return _Judgement(None, not_now, effect, roots.get(pdu.event_id))
+        return _Judgement(found, None, not_now, effect, roots.get(pdu.event_id))
 
     def _fault(self, reception: Reception, pdu: Pdu, state: Mapping[StateKey, Pdu]) -> str | None:
         if reception.members_lacking:

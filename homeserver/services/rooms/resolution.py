@@ -6,21 +6,25 @@ https://spec.matrix.org/v1.19/server-server-api/#room-state-resolution
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 from homeserver.core.ids import EventId
 from homeserver.core.pdu import Pdu, StateKey, StateMap
 from homeserver.core.room_versions import RoomVersion
 from homeserver.core.state_resolution.need import Need
 from homeserver.core.state_resolution.resolve import resolve
+from homeserver.services.rooms.event_memory import EventMemory
 from storage.database import Connection
-from storage.events import StoredEvent, list_auth_chains, list_event_ids, list_events, list_pdus
 from storage.state import StateStore
 
 UNSAVED: Final = 2**62
 """Stands for the number of an event that is not stored yet; it is larger than all others."""
 
 _ROUNDS_MAX: Final = 1000
+_SMALL_EVENTS_MAX: Final = 200
+_SMALL_ENTRIES_MAX: Final = 2000
+"""What is resolved within a few milliseconds, so that a thread would cost more than it spares."""
 
 
 class StateUnknown(Exception):
@@ -44,11 +48,41 @@ class ResolvedState:
         return {slot_id: event_nid for slot_id, event_nid in merged.items() if event_nid is not None}
 
 
+class PlacedEvent(Protocol):
+    """What of a stored event tells the state after it (`StoredEvent`, `GraphEvent`)."""
+
+    @property
+    def event_nid(self) -> int: ...
+
+    @property
+    def state_id(self) -> int | None: ...
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def state_key(self) -> str | None: ...
+
+    @property
+    def rejected(self) -> str | None: ...
+
+
 class StateResolver:
     """Finds out states by what is stored. It reads on the caller's connection."""
 
-    def __init__(self, *, states: StateStore) -> None:
+    def __init__(self, *, states: StateStore, memory: EventMemory | None = None) -> None:
+        """Takes the states, and the events that have been read already; None: each call reads its own."""
         self._states = states
+        self._memory = memory
+
+    def using(self, memory: EventMemory) -> "StateResolver":
+        """One that reads each event once only, for a piece of work with one room."""
+        return StateResolver(states=self._states, memory=memory)
+
+    @property
+    def events(self) -> EventMemory:
+        """Where it reads events."""
+        return EventMemory() if self._memory is None else self._memory
 
     async def state_before(
         self, conn: Connection, room_version: RoomVersion, prev_event_nids: Collection[int]
@@ -58,7 +92,7 @@ class StateResolver:
         Raises:
             StateUnknown: one of them is not stored or stands outside the graph, or an auth event is lacking.
         """
-        prev_events = await list_events(conn, prev_event_nids)
+        prev_events = await self.events.events(conn, prev_event_nids)
         if not prev_events or len(prev_events) < len(set(prev_event_nids)):
             raise StateUnknown("A previous event is not known")
         after = [await self.state_after(conn, event) for event in prev_events]
@@ -78,10 +112,10 @@ class StateResolver:
         found = {
             slot: changes[slot_id] if slot_id in changes else base.get(slot_id) for slot, slot_id in slot_ids.items()
         }
-        pdus = await list_pdus(conn, [event_nid for event_nid in found.values() if event_nid is not None])
+        pdus = await self.events.pdus(conn, [event_nid for event_nid in found.values() if event_nid is not None])
         return {slot: (event_nid, pdus[event_nid]) for slot, event_nid in found.items() if event_nid is not None}
 
-    async def states_after(self, conn: Connection, events: Sequence[StoredEvent]) -> list[Mapping[int, int]]:
+    async def states_after(self, conn: Connection, events: Sequence[PlacedEvent]) -> list[Mapping[int, int]]:
         """The whole states after some stored events; those that are stored as the same are there only once.
 
         Raises:
@@ -96,7 +130,7 @@ class StateResolver:
                 states[key] = {**entries, **changes} if changes else entries
         return list(states.values())
 
-    async def state_after(self, conn: Connection, event: StoredEvent) -> tuple[int, dict[int, int]]:
+    async def state_after(self, conn: Connection, event: PlacedEvent) -> tuple[int, dict[int, int]]:
         """The state after an event: the snapshot before it, and what it changes itself.
 
         Raises:
@@ -132,14 +166,16 @@ class StateResolver:
             StateUnknown: an auth event is lacking.
         """
         slots = await self._states.slot_names(conn, {slot_id for state in states for slot_id in state})
-        ids = await list_event_ids(conn, {event_nid for state in states for event_nid in state.values()})
-        loaded: dict[EventId, Pdu] = {}
+        memory = self.events
+        ids = await memory.ids(conn, {event_nid for state in states for event_nid in state.values()} - {UNSAVED})
+        loaded = dict(memory.pdus_by_id)
+        ordinals = dict(memory.nids_by_id)
         if unsaved is not None:
             ids[UNSAVED] = unsaved.event_id
             loaded[unsaved.event_id] = unsaved
         maps = [{slots[slot_id]: ids[event_nid] for slot_id, event_nid in state.items()} for state in states]
-        ordinals = {event_id: event_nid for event_nid, event_id in ids.items()}
-        resolved = await self._resolve_maps(conn, room_version, maps, loaded, ordinals)
+        ordinals.update((event_id, event_nid) for event_nid, event_id in ids.items())
+        resolved = await self._resolve_maps(conn, room_version, maps, loaded, ordinals, memory)
         slot_ids = {slot: slot_id for slot_id, slot in slots.items()}
         return {slot_ids[slot]: ordinals[event_id] for slot, event_id in resolved.items()}
 
@@ -150,17 +186,20 @@ class StateResolver:
         maps: Sequence[StateMap],
         loaded: dict[EventId, Pdu],
         ordinals: dict[EventId, int],
+        memory: EventMemory,
     ) -> StateMap:
-        rejected: set[EventId] = set()
+        rejected = set(memory.rejected_ids)
         for _ in range(_ROUNDS_MAX):
-            outcome = await asyncio.to_thread(resolve, room_version, maps, loaded, rejected=rejected, ordinals=ordinals)
+            work = partial(resolve, room_version, maps, loaded, rejected=rejected, ordinals=ordinals)
+            is_small = len(loaded) <= _SMALL_EVENTS_MAX and sum(map(len, maps)) <= _SMALL_ENTRIES_MAX
+            outcome = work() if is_small else await asyncio.to_thread(work)
             if not isinstance(outcome, Need):
                 return outcome
-            found = await list_auth_chains(conn, outcome.event_ids, with_ancestors=outcome.with_auth_chains)
+            found = await memory.events_by_id(conn, outcome.event_ids, with_ancestors=outcome.with_auth_chains)
             for event in found:
                 loaded[event.pdu.event_id] = event.pdu
                 ordinals[event.pdu.event_id] = event.event_nid
-                if event.is_rejected:
+                if event.rejected is not None:
                     rejected.add(event.pdu.event_id)
             if not outcome.event_ids <= loaded.keys():
                 raise StateUnknown("An auth event is not known")

@@ -5,7 +5,7 @@ An event that fails does not keep the others from being taken.
 
 import logging
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Final
@@ -25,7 +25,6 @@ from homeserver.services.rooms.resolution import StateUnknown
 from homeserver.services.rooms.thread_roots import find_thread_roots
 from storage.database import Database
 from storage.errors import DatabaseUnavailable, Serialization
-from storage.events import list_pdus
 from storage.outliers import KnownEvent, list_known_events
 
 logger = logging.getLogger(__name__)
@@ -74,8 +73,8 @@ class EventTaking:
             DatabaseUnavailable: not all could be done.
         """
         batch = {pdu.event_id: pdu for pdu in events}
-        known = await self._missing.add_to(reception.inquiry, batch)
-        return await self._take_batch(reception, batch, known, outcome)
+        reception.learn_all(await self._missing.add_to(reception.inquiry, batch))
+        return await self._take_batch(reception, batch, outcome)
 
     async def take_last(self, reception: Reception, pdu: Pdu, *, relayed: bool) -> Placed:
         """Takes an event, if it is accepted, and before it what is between it and what is known.
@@ -85,17 +84,13 @@ class EventTaking:
             MatrixError, StateUnknown: as `EventPlacing.place`.
         """
         batch = {pdu.event_id: pdu}
-        known = await self._missing.add_to(reception.inquiry, batch)
+        reception.learn_all(await self._missing.add_to(reception.inquiry, batch))
         del batch[pdu.event_id]
-        await self._take_batch(reception, batch, known, {})
+        await self._take_batch(reception, batch, {})
         return await self._placing.place(reception, pdu, relayed=relayed, only_accepted=True)
 
     async def _take_batch(
-        self,
-        reception: Reception,
-        batch: dict[EventId, Pdu],
-        known: dict[EventId, KnownEvent],
-        outcome: dict[EventId, str | None],
+        self, reception: Reception, batch: dict[EventId, Pdu], outcome: dict[EventId, str | None]
     ) -> bool:
         """Takes events; returns whether any did not simply go on where the room ends."""
         ordered, circular = in_graph_order(batch)
@@ -103,23 +98,30 @@ class EventTaking:
         may_have_forked = False
         waiting: deque[Pdu] = deque()
         for pdu in ordered:
-            stored = known.get(pdu.event_id)
+            stored = reception.known.get(pdu.event_id)
             if stored is not None and stored.in_graph and stored.room_nid == reception.room.room_nid:
                 outcome[pdu.event_id] = _rejection(stored.rejected)
             else:
                 waiting.append(pdu)
+        await self._read_cited(reception, waiting)
         while waiting:
-            line = _line(waiting, known)
-            added = await self._take_line(reception, line, known) if line else 0
+            line = _line(waiting, reception)
+            added = await self._take_line(reception, line) if line else 0
             for _ in range(added):
                 outcome[waiting.popleft().event_id] = None
             if waiting and added < max(len(line), 1):
                 pdu = waiting.popleft()
-                outcome[pdu.event_id] = await self._take_one(reception, pdu, known)
+                outcome[pdu.event_id] = await self._take_one(reception, pdu)
                 may_have_forked = True
         return may_have_forked
 
-    async def _take_one(self, reception: Reception, pdu: Pdu, known: dict[EventId, KnownEvent]) -> str | None:
+    async def _read_cited(self, reception: Reception, events: Collection[Pdu]) -> None:
+        """Reads at once what events refer to, as far as it is stored."""
+        cited = {event_id for pdu in events for event_id in (*auth_event_ids(pdu), *pdu.prev_events)}
+        async with self._db.connection() as conn:
+            await reception.memory.events_by_id(conn, cited & reception.known.keys())
+
+    async def _take_one(self, reception: Reception, pdu: Pdu) -> str | None:
         """Takes one event; returns what is wrong with it."""
         try:
             placed = await self._place(reception, pdu)
@@ -136,9 +138,11 @@ class EventTaking:
             # A mistake of ours: the events after this one, and whoever sends them, must not suffer from it.
             logger.exception("The event %s could not be taken", pdu.event_id)
             return "The event could not be processed"
-        async with self._db.connection() as conn:
-            known.update(await list_known_events(conn, [pdu.event_id]))
-            if pdu.state_slot == POLICY:
+        if not placed.added.event_nids:
+            async with self._db.connection() as conn:
+                reception.learn(await list_known_events(conn, [pdu.event_id]))
+        if pdu.state_slot == POLICY:
+            async with self._db.connection() as conn:
                 reception.policy = await self._policy.current(conn, reception.room.room_nid)
         return _rejection(placed.rejected)
 
@@ -151,22 +155,26 @@ class EventTaking:
                 continue
         return await self._placing.place(reception, pdu)
 
-    async def _take_line(self, reception: Reception, line: Sequence[Pdu], known: dict[EventId, KnownEvent]) -> int:
+    async def _take_line(self, reception: Reception, line: Sequence[Pdu]) -> int:
         """Takes events that may simply go on where the room ends; returns how many of them did."""
         room, pool = reception.room, reception.pool
-        links = await self._links(reception, line, known)
+        links = await self._links(reception, line)
         if reception.policy is not None:
             links = await self._signed(reception.policy, links)
         added: Sequence[int] = ()
         if links:
             try:
-                added = await self._line.append(room.room_id, links, members_lacking=reception.members_lacking)
+                added = await self._line.append(
+                    room.room_id, links, members_lacking=reception.members_lacking, wakes=reception.wakes
+                )
             except DatabaseUnavailable:
                 raise
             except (MatrixError, Serialization):
                 added = ()
         for pdu, event_nid in zip(line, added, strict=False):
-            known[pdu.event_id] = KnownEvent(event_nid, pdu.event_id, room.room_nid, True, None, False)
+            known = KnownEvent(event_nid, pdu.event_id, room.room_nid, True, None, False)
+            reception.learn({pdu.event_id: known})
+            reception.ends = frozenset((pdu.event_id,))
         for pdu in line[len(added) :]:
             pool.pdus.pop(pdu.event_id, None)  # what becomes of it is not known yet
         return len(added)
@@ -180,18 +188,16 @@ class EventTaking:
             signed.append(replace(link, pdu=pdu))
         return signed
 
-    async def _links(
-        self, reception: Reception, line: Sequence[Pdu], known: Mapping[EventId, KnownEvent]
-    ) -> list[LineEvent]:
+    async def _links(self, reception: Reception, line: Sequence[Pdu]) -> list[LineEvent]:
         """The first events of a line that their own auth events allow."""
         pool, room = reception.pool, reception.room
         lacking = {event_id for pdu in line for event_id in auth_event_ids(pdu)} - pool.pdus.keys()
         async with self._db.connection() as conn:
-            cited = await list_pdus(conn, [known[event_id].event_nid for event_id in lacking if event_id in known])
+            cited = await reception.memory.events_by_id(conn, lacking & reception.known.keys())
             roots = await find_thread_roots(conn, room.room_nid, line)
-        for pdu in cited.values():
-            pool.know(pdu, rejected=known[pdu.event_id].rejected)
-        nids = {event_id: event.event_nid for event_id, event in known.items()}
+        for event in cited:
+            pool.know(event.pdu, rejected=event.rejected)
+        nids = {event_id: event.event_nid for event_id, event in reception.known.items()}
         links: list[LineEvent] = []
         for number, pdu in enumerate(line, start=1):
             if pool.judge(pdu) is not None:
@@ -213,14 +219,17 @@ def _rejection(reason: str | None) -> Rejection | None:
     return None if reason is None else Rejection(reason)
 
 
-def _line(waiting: Collection[Pdu], known: Mapping[EventId, KnownEvent]) -> list[Pdu]:
+def _line(waiting: Collection[Pdu], reception: Reception) -> list[Pdu]:
     """The first events of some that might go on where the room ends, each the only successor of the one before."""
+    known, ends = reception.known, reception.ends
     line: list[Pdu] = []
     here: set[EventId] = set()
     for pdu in islice(waiting, _LINE_MAX):
         if line and pdu.prev_events != (line[-1].event_id,):
             break
         if not line and not all(event_id in known and known[event_id].in_graph for event_id in pdu.prev_events):
+            break
+        if not line and ends is not None and ends != set(pdu.prev_events):
             break
         if pdu.event_id in known or pdu.type in (REDACTION, CREATE[0]) or is_hidden(pdu) or pdu.state_slot == POLICY:
             break

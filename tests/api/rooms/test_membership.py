@@ -358,4 +358,4 @@ async def test_members_are_woken(api: RoomsApi, alice: User, bob: User) -> None:
     with api.bus.subscribe() as wakes:
         await alice.post(room_id, "invite", user_id=bob.user_id)
         wake = await wakes.next()
-    assert wake.keys == {f"room:{room_id}", f"user:{bob.user_id}"}
+    assert wake.keys == {f"room:{room_id}", f"state:{room_id}", f"user:{bob.user_id}"}

@@ -103,6 +103,8 @@ class Homeserver:
         self.postponed = PostponedEvents(db=db, clock=worker.clock)
         self.incoming = IncomingEvents(
             db=db,
+            bus=bus,
+            clock=worker.clock,
             server_name=SERVER,
             gate=self.gate,
             remote=self.remotes,
