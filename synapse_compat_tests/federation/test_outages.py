@@ -208,6 +208,10 @@ async def test_a_room_whose_other_server_is_away(pair: Pair) -> None:
     room_id = await pair.share_room()
     # Until it knows all of the state, a Synapse needs the other server for further joins.
     await until_agreed(room_id, pair.clients)
+    # The room will fork, and the later one of Bob's memberships count: both shall be dated by the same clock, which for
+    # his joining was that of Alice's server.
+    await pair.bob.put(f"/profile/{pair.bob.user_id}/displayname", {"displayname": "Bob who leaves"})
+    await until_member(pair.alice, room_id, pair.bob.user_id, displayname="Bob who leaves")
     cut(pair)
     await pair.alice.send(room_id, "alone")
     await until_seen(pair.alice, room_id, "alone")

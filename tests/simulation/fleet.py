@@ -33,6 +33,7 @@ TALK: Final = ("say", "say", "say", "say", "topic", "name", "levels", "redact")
 QUARREL: Final = (*TALK, "join", "join", "join", "join", "leave", "kick", "ban", "unban", "unban", "invite")
 REST_ROUNDS_MAX: Final = 6
 REST_REPEATS_MAX: Final = 15
+COMPLETION_SECONDS: Final = 60
 REST_SECONDS: Final = 2.0
 # What a wish may be answered with: granted, not allowed, senseless, or a server that cannot be reached now.
 STATUSES: Final = frozenset((200, 400, 403, 404, 502, 503, 504))
@@ -180,11 +181,17 @@ class Fleet:
         for _ in range(REST_ROUNDS_MAX):
             for user in await self._members():
                 await self._say_to_all(user)
+            # Whoever has only just come in may be fetching the members still.
+            await wait_until(self._all_is_known, seconds_max=COMPLETION_SECONDS)
             views = [await self._view(user) for user in await self._members()]
             compared = [view if compare_timelines else view[:2] for view in views]
             if all(view == compared[0] for view in compared):
                 return
         raise AssertionError("The servers do not agree:\n" + "\n".join(map(str, [*differences(views), *self.log])))
+
+    async def _all_is_known(self) -> bool:
+        """Whether each server knows the whole state of the room."""
+        return not any([await is_partial(server, self.room_id) for server in self.deployment.servers])
 
     async def _members(self) -> list[Inhabitant]:
         """One user of each server that is in the room, as the founder sees it."""
@@ -249,6 +256,16 @@ class Fleet:
         }
         timeline = await visible(user.client, self.room_id) - hidden - self.before
         return entries, await extremities(user.server, self.room_id), timeline
+
+
+async def is_partial(server: Homeserver, room_id: str) -> bool:
+    """Whether a server does not know all members of a room yet."""
+    connection = await asyncpg.connect(server.config.database.url)
+    try:
+        statement = "SELECT EXISTS (SELECT FROM partial_rooms JOIN rooms USING (room_nid) WHERE room_id = $1)"
+        return bool(await connection.fetchval(statement, room_id))
+    finally:
+        await connection.close()
 
 
 async def soft_failed(server: Homeserver, room_id: str) -> list[str]:
