@@ -10,7 +10,7 @@ COPY storage storage
 ENV PIP_CONSTRAINT=/src/constraints.txt PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN pip wheel --no-deps --wheel-dir /wheels . \
  && python -m venv /opt/heliograph \
- && /opt/heliograph/bin/pip install /wheels/*.whl
+ && /opt/heliograph/bin/pip install "$(echo /wheels/*.whl)[s3]"
 
 FROM python:3.11-slim
 RUN groupadd --system --gid 991 heliograph \

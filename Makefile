@@ -47,7 +47,9 @@ compat: $(MADE) ## Compare with a Synapse, as peer and as oracle; skipped where 
 	@if test -e .venv-synapse/.made; then export SYNAPSE_PYTHON=$(CURDIR)/.venv-synapse/bin/python; fi; \
 		$(BIN)/pytest --dist no synapse_compat_tests
 
-bench: $(MADE) ## Measure a server of its own (BENCH_OPTIONS changes how)
+bench: $(MADE) ## Measure a server of its own (BENCH_OPTIONS changes how; `compare`: beside a Synapse)
+	@case " $(BENCH_OPTIONS) " in *" --ours "*) ;; *" compare "*) \
+		$(MAKE) --no-print-directory .venv-synapse/.made || echo "Synapse cannot be installed here.";; esac
 	@$(BIN)/python -m bench $(BENCH_OPTIONS)
 
 lint: $(MADE) ## Check format and style

@@ -7,7 +7,7 @@ speaks to the server as clients do. What is printed as CPU is that of the server
 import argparse
 from collections.abc import Sequence
 
-from bench import delivery, growth, speed
+from bench import compare, delivery, growth, speed
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one = commands.add_parser("delivery", help="long polls and WebSockets compared", description=delivery.__doc__)
     one.add_argument("--readers", type=int, default=20, help="users who wait (default 20)")
     one.add_argument("--events", type=int, default=50, help="events that are sent (default 50)")
+    compare.add_options(
+        commands.add_parser("compare", help="this server and a Synapse, side by side", description=compare.__doc__)
+    )
     found = parser.parse_args(arguments)
     match found.command:
         case "growth":
@@ -46,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             growth.run(options, as_json=found.json)
         case "delivery":
             delivery.run(delivery.Options(max(1, found.readers), max(1, found.events)), as_json=found.json)
+        case "compare":
+            compare.run(compare.options_of(found), as_json=found.json)
         case "speed":
             wanted = speed.Options(max(2, found.users), max(1, found.messages), max(1, found.senders))
             speed.run(wanted, as_json=found.json)

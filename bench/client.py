@@ -9,6 +9,8 @@ from typing import Any, Final
 import aiohttp
 
 REQUEST_SECONDS_MAX: Final = 120
+PASSWORD: Final = "a long password"
+"""Of everybody who registers."""
 LAZY: Final = json.dumps({"room": {"state": {"lazy_load_members": True}}})
 """A filter that loads members lazily, as most clients do."""
 
@@ -30,6 +32,7 @@ class Client:
         self._http = http
         self._url = url
         self._token: str | None = None
+        self.user_id = ""
         self.since: str | None = None
 
     async def call(self, method: str, path: str, body: Any = None, **query: str) -> Any:
@@ -43,15 +46,18 @@ class Client:
             return answer
 
     async def register(self, number: int) -> None:
-        """Makes the account."""
-        body = {"username": f"user{number}", "password": "a long password", "auth": {"type": "m.login.dummy"}}
-        self._token = (await self.call("POST", "register", body))["access_token"]
+        """Makes the account `user<number>`."""
+        body = {"username": f"user{number}", "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
+        self._log_in(await self.call("POST", "register", body))
 
     async def log_in(self, username: str, password: str) -> None:
         """Gets a device of its own."""
         identifier = {"type": "m.id.user", "user": username}
         body = {"type": "m.login.password", "identifier": identifier, "password": password}
-        self._token = (await self.call("POST", "login", body))["access_token"]
+        self._log_in(await self.call("POST", "login", body))
+
+    def _log_in(self, answer: Any) -> None:
+        self._token, self.user_id = answer["access_token"], answer["user_id"]
 
     async def create_room(self) -> str:
         """Makes a public room, and returns its id."""
@@ -73,20 +79,24 @@ class Client:
 
     async def sync(self, *, timeout_ms: int = 0, **query: str) -> set[str]:
         """Reads what is new; the ids of the events that came."""
+        return event_ids(await self.sync_answer(timeout_ms=timeout_ms, **query))
+
+    async def sync_answer(self, *, timeout_ms: int = 0, **query: str) -> Any:
+        """Reads what is new; all of it."""
         since = {} if self.since is None else {"since": self.since}
         answer = await self.call("GET", "sync", None, timeout=str(timeout_ms), **since, **query)
         self.since = answer["next_batch"]
-        return event_ids(answer)
+        return answer
 
     @asynccontextmanager
-    async def pushed_syncs(self, **query: str) -> AsyncIterator[AsyncIterator[set[str]]]:
-        """Syncs that are pushed over a WebSocket, from where the client is: the ids of the events of each."""
+    async def pushed_syncs(self, **query: str) -> AsyncIterator[AsyncIterator[Any]]:
+        """Syncs that are pushed over a WebSocket, from where the client is."""
         headers = {"Authorization": f"Bearer {self._token}"}
         async with self._http.ws_connect(self._url + _SOCKET_PATH, headers=headers, max_msg_size=2**27) as socket:
             wish = {"timeout": 60_000, "since": self.since, **query}
             await socket.send_json({"id": "s", "operation": "subscribe_sync", "query": wish, "window": 1})
 
-            async def syncs() -> AsyncIterator[set[str]]:
+            async def syncs() -> AsyncIterator[Any]:
                 async for message in socket:
                     frame = message.json()
                     if "ping" in frame:
@@ -96,7 +106,7 @@ class Client:
                         raise RuntimeError(f"The subscription was answered with {frame}")
                     self.since = frame["sync"]["next_batch"]
                     await socket.send_json({"id": "s", "ack": self.since})
-                    yield event_ids(frame["sync"])
+                    yield frame["sync"]
 
             yield syncs()
 

@@ -9,10 +9,10 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Any, Final
 
-from bench.client import LAZY, Client, http_session
-from bench.filling import PASSWORD, filling
+from bench.client import LAZY, PASSWORD, Client, event_ids, http_session
+from bench.filling import filling
 from bench.server import Cpu, Meter, Place, Server, place, running_server
 from homeserver.core.ids import RoomId
 
@@ -64,7 +64,7 @@ async def _measure_all(where: Place, room_id: RoomId, options: Options) -> list[
         ]
 
 
-_Follow = Callable[[Client, AsyncExitStack], Awaitable[AsyncIterator[set[str]]]]
+_Follow = Callable[[Client, AsyncExitStack], Awaitable[AsyncIterator[Any]]]
 
 
 async def _measure(
@@ -100,14 +100,14 @@ async def _measure(
 class _Arrivals:
     """What has come to one reader."""
 
-    def __init__(self, syncs: AsyncIterator[set[str]]) -> None:
+    def __init__(self, syncs: AsyncIterator[Any]) -> None:
         self._syncs = syncs
         self._seen: set[str] = set()
         self._news = asyncio.Event()
 
     async def run(self) -> None:
-        async for event_ids in self._syncs:
-            self._seen |= event_ids
+        async for sync in self._syncs:
+            self._seen |= event_ids(sync)
             self._news.set()
 
     async def wait_for(self, event_id: str) -> None:
@@ -116,15 +116,15 @@ class _Arrivals:
             self._news.clear()
 
 
-async def _poll(client: Client, _: AsyncExitStack) -> AsyncIterator[set[str]]:
-    async def syncs() -> AsyncIterator[set[str]]:
+async def _poll(client: Client, _: AsyncExitStack) -> AsyncIterator[Any]:
+    async def syncs() -> AsyncIterator[Any]:
         while True:
-            yield await client.sync(timeout_ms=_LONG_POLL_MS, filter=LAZY)
+            yield await client.sync_answer(timeout_ms=_LONG_POLL_MS, filter=LAZY)
 
     return syncs()
 
 
-async def _listen(client: Client, stack: AsyncExitStack) -> AsyncIterator[set[str]]:
+async def _listen(client: Client, stack: AsyncExitStack) -> AsyncIterator[Any]:
     return await stack.enter_async_context(client.pushed_syncs(filter=LAZY))
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from bench.client import PASSWORD
 from bench.server import Place
 from homeserver.config.load import parse_config
 from homeserver.core.ids import RoomId, ServerName, UserId
@@ -27,7 +28,6 @@ from storage.bus.memory import MemoryBus
 from storage.database import Database
 from storage.users import insert_user
 
-PASSWORD: Final = "a long password"
 EVENTS_AT_ONCE: Final = 200
 _ROOMS_AT_ONCE: Final = 4
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench.client import LAZY, Client, http_session
-from bench.filling import PASSWORD, Filling, filling
+from bench.client import LAZY, PASSWORD, Client, http_session
+from bench.filling import Filling, filling
 from bench.server import Cpu, Meter, Place, Server, place, running_server
 from homeserver.core.ids import RoomId
 

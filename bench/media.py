@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-import asyncpg
 from PIL import Image
 
 from bench.client import http_session
 from bench.server import Meter, Place, Server, place, running_server
-from synapse_compat_tests.synapse import SynapseProcess
+from bench.synapse import synapse
 
 MIB: Final = 1024 * 1024
 AT_ONCE: Final = 4
@@ -143,23 +142,6 @@ async def heliograph(where: Place) -> AsyncIterator[Server]:
     """A server of ours."""
     async with running_server(where) as server:
         yield server
-
-
-@asynccontextmanager
-async def synapse(where: Place, python: str, name: str, **settings: Any) -> AsyncIterator[Server]:
-    """A Synapse on the same PostgreSQL, in a database as it wants it."""
-    connection = await asyncpg.connect(where.database_url)
-    await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'")
-    await connection.close()
-    url = where.database_url.replace("/postgres?", f"/{name}?")
-    database = {"name": "psycopg2", "args": {"dsn": url, "cp_min": 5, "cp_max": 10}}
-    process = SynapseProcess(where.folder / name, python, "bench.localhost", {"database": database, **settings})
-    await process.start()
-    try:
-        assert process.process is not None
-        yield Server(url=process.url, pid=process.process.pid, postmaster_pid=where.postmaster_pid)
-    finally:
-        await process.stop()
 
 
 async def contender_of(name: str, server: Server, http: aiohttp.ClientSession) -> Contender:

@@ -8,16 +8,19 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import psutil
 
 from storage.embedded import EmbeddedPostgres
 from storage.migrate import migrate
+from tests.processes import free_port
 
 START_SECONDS_MAX: Final = 60
 SERVER_NAME: Final = "bench.localhost"
@@ -25,6 +28,11 @@ SETTLE_SECONDS: Final = 0.05
 """What a request has set off is over by then."""
 IDLE_SECONDS: Final = 1.0
 IDLE_LOOKS: Final = 4
+REST_LOOK_SECONDS: Final = 0.25
+REST_SHARE_MAX: Final = 0.02
+"""Of a processor: who uses no more than that above what it uses when idle, is at rest."""
+HEALTH_SECONDS: Final = 0.01
+"""How often a server that starts is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +45,19 @@ class Place:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Its settings: no limits, one worker, a free port."""
+        """Its settings: no limits, one worker."""
         return {
             "server_name": SERVER_NAME,
             "data_dir": str(self.folder / "data"),
             "database": {"url": self.database_url, "statement_timeout_ms": 120_000, "slow_statement_ms": 0},
-            "listeners": [{"port": 0, "resources": ["client", "media", "health"]}],
             "registration": {"enabled": True, "require_verification": False},
             "rate_limits": {"enabled": False},
-            "logging": {"level": "info", "format": "json"},
+            "logging": {"level": "warning", "format": "json"},
         }
+
+    def url_of(self, database: str) -> str:
+        """Another database in the same PostgreSQL."""
+        return self.database_url.replace("/postgres?", f"/{database}?")
 
 
 @contextmanager
@@ -67,19 +78,21 @@ def place() -> Iterator[Place]:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that is healthy: its URL, and the processes that work for it."""
+    """A server that is healthy: its URL, the processes that work for it, and how long it took to become so."""
 
     url: str
     pid: int
     postmaster_pid: int
+    start_seconds: float
 
     def cpu_seconds(self) -> "Cpu":
         """What both have used since they started."""
         return Cpu(server=_cpu_seconds(self.pid), database=_cpu_seconds(self.postmaster_pid))
 
     def resident_mib(self) -> float:
-        """The memory that the server takes now, without its database."""
-        return float(psutil.Process(self.pid).memory_info().rss) / 2**20
+        """The memory that all processes of the server take now, without its database."""
+        main = psutil.Process(self.pid)
+        return sum(float(one.memory_info().rss) for one in (main, *main.children(recursive=True))) / 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,47 +118,53 @@ class Cpu:
 
 
 @asynccontextmanager
-async def running_server(where: Place) -> AsyncIterator[Server]:
-    """A server that is healthy, until the block ends."""
+async def running_server(where: Place, **settings: Any) -> AsyncIterator[Server]:
+    """A server that is healthy, until the block ends.
+
+    Args:
+        where: its folder and its database.
+        settings: sections of its configuration that are not as for every measurement.
+    """
+    port = free_port()
+    listener = {"port": port, "bind_addresses": ["127.0.0.1"], "resources": ["client", "media", "health"]}
     config = where.folder / "config.yaml"
-    config.write_text(json.dumps(where.config))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "homeserver", "run", "-c", str(config)), stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
+    config.write_text(json.dumps({**where.config, "listeners": [listener], **settings}))
+    started = time.perf_counter()
+    with (where.folder / "homeserver.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "homeserver", "run", "-c", str(config)), stdout=log
+        )
     try:
+        url = f"http://127.0.0.1:{port}"
         async with asyncio.timeout(START_SECONDS_MAX):
-            url = await _listening_url(process.stdout)
-        async with asyncio.TaskGroup() as group:
-            drain = group.create_task(_drain(process.stdout))
-            yield Server(url=url, pid=process.pid, postmaster_pid=where.postmaster_pid)
-            process.terminate()
-            await process.wait()
-            drain.cancel()
+            await _healthy(process, url)
+        seconds = time.perf_counter() - started
+        yield Server(url=url, pid=process.pid, postmaster_pid=where.postmaster_pid, start_seconds=seconds)
     finally:
         if process.returncode is None:
             process.terminate()
-            await process.wait()
+        await process.wait()
 
 
-async def _listening_url(lines: asyncio.StreamReader) -> str:
-    async for line in lines:
-        event = json.loads(line)
-        if event["event"] == "listening":
-            return str(event["url"])
+async def _healthy(process: asyncio.subprocess.Process, url: str) -> None:
+    """Waits until the server says that it can do its work."""
+    async with aiohttp.ClientSession() as http:
+        while process.returncode is None:
+            with suppress(aiohttp.ClientError, ConnectionError):
+                async with http.get(f"{url}/health") as answer:
+                    if answer.status == 200:
+                        return
+            await asyncio.sleep(HEALTH_SECONDS)
     raise RuntimeError("The server did not start")
-
-
-async def _drain(lines: asyncio.StreamReader) -> None:
-    while await lines.read(65536):
-        pass
 
 
 class Meter:
     """Measures what work costs, without what an idle server uses in the same time."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, *, rest_seconds_max: float = 0.0) -> None:
+        """Takes the server, and how long to wait before and after each work until it has come to rest."""
         self._server = server
+        self._rest_seconds_max = rest_seconds_max
         self._idle_per_second = Cpu()
 
     async def calibrate(self) -> None:
@@ -162,11 +181,24 @@ class Meter:
         """What happens in the block, and what it sets off; it is in the list when the block has ended."""
         result: list[Cpu] = []
         loop = asyncio.get_running_loop()
+        await self._rest()
         before, started = self._server.cpu_seconds(), loop.time()
         yield result
         await asyncio.sleep(SETTLE_SECONDS)
+        await self._rest()
         used = self._server.cpu_seconds() - before
         result.append(used - self._idle_per_second * (loop.time() - started))
+
+    async def _rest(self) -> None:
+        """Until the server does about as little as when it is idle, or the time for that is over."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._rest_seconds_max
+        while loop.time() < until:
+            before = self._server.cpu_seconds()
+            await asyncio.sleep(REST_LOOK_SECONDS)
+            used = (self._server.cpu_seconds() - before) * (1 / REST_LOOK_SECONDS)
+            if used.total < self._idle_per_second.total + REST_SHARE_MAX:
+                break
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -112,55 +112,58 @@ class StoredTransaction:
     edu_ids: Sequence[int]
 
 
-SELECT_TRANSACTIONS: Final = """
-    SELECT destination, transaction_id, origin_server_ts, event_nids, edu_ids
-    FROM destination_transactions WHERE destination = ANY ($1::text[])
-"""
-
-
-async def list_transactions(conn: Connection, destinations: Collection[ServerName]) -> list[StoredTransaction]:
-    """The transactions in flight to some servers."""
-    return [
-        StoredTransaction(
-            destination=ServerName(row["destination"]),
-            transaction_id=row["transaction_id"],
-            origin_server_ts=row["origin_server_ts"],
-            event_nids=row["event_nids"],
-            edu_ids=row["edu_ids"],
-        )
-        for row in await conn.fetch(SELECT_TRANSACTIONS, list(destinations))
-    ]
-
-
-# The oldest events over all rooms are among the rooms whose oldest event is oldest.
-SELECT_QUEUED: Final = """
-    SELECT wanted.destination,
-        ARRAY(
+# The oldest events over all rooms are among the rooms whose oldest event is oldest. They are looked for only where no
+# transaction is in flight.
+SELECT_WAITING: Final = """
+    SELECT wanted.destination, t.transaction_id, t.origin_server_ts,
+        coalesce(t.event_nids, ARRAY(
             SELECT event_nid FROM (
                 SELECT event_nids FROM destination_queues q WHERE q.destination = wanted.destination
                 ORDER BY event_nids[1] LIMIT wanted.events_max
             ) AS rooms, unnest(rooms.event_nids[1:wanted.events_max]) AS event_nid
             ORDER BY event_nid LIMIT wanted.events_max
-        ) AS event_nids,
-        ARRAY(
+        )) AS event_nids,
+        coalesce(t.edu_ids, ARRAY(
             SELECT edu_id FROM destination_edus e WHERE e.destination = wanted.destination
             ORDER BY edu_id LIMIT wanted.edus_max
-        ) AS edu_ids
+        )) AS edu_ids
     FROM unnest($1::text[], $2::integer[], $3::integer[]) AS wanted (destination, events_max, edus_max)
+    LEFT JOIN destination_transactions t USING (destination)
 """
 
 
-async def list_queued(
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits longest for a server: events and stored EDUs, by their numbers."""
+
+    event_nids: Sequence[int]
+    edu_ids: Sequence[int]
+
+
+async def list_waiting(
     conn: Connection, limits: Mapping[ServerName, tuple[int, int]]
-) -> dict[ServerName, tuple[list[int], list[int]]]:
-    """What waits longest for each of some servers: events and stored EDUs, at most so many of each."""
+) -> dict[ServerName, StoredTransaction | Waiting]:
+    """For each of some servers the transaction in flight, or else what waits, at most so many events and EDUs."""
     rows = await conn.fetch(
-        SELECT_QUEUED,
+        SELECT_WAITING,
         list(limits),
         [events_max for events_max, _ in limits.values()],
         [edus_max for _, edus_max in limits.values()],
     )
-    return {ServerName(row["destination"]): (row["event_nids"], row["edu_ids"]) for row in rows}
+    found: dict[ServerName, StoredTransaction | Waiting] = {}
+    for row in rows:
+        destination = ServerName(row["destination"])
+        if row["transaction_id"] is None:
+            found[destination] = Waiting(row["event_nids"], row["edu_ids"])
+            continue
+        found[destination] = StoredTransaction(
+            destination=destination,
+            transaction_id=row["transaction_id"],
+            origin_server_ts=row["origin_server_ts"],
+            event_nids=row["event_nids"],
+            edu_ids=row["edu_ids"],
+        )
+    return found
 
 
 INSERT_TRANSACTIONS: Final = """
@@ -192,48 +195,20 @@ def _array(numbers: Sequence[int]) -> str:
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
-DELETE_TRANSACTIONS: Final = """
-    DELETE FROM destination_transactions t USING unnest($1::text[], $2::text[]) AS done (destination, transaction_id)
-    WHERE t.destination = done.destination AND t.transaction_id = done.transaction_id
-    RETURNING t.destination, t.event_nids, t.edu_ids
-"""
+DELETE_TRANSACTION: Final = "DELETE FROM destination_transactions WHERE destination = $1 AND transaction_id = $2"
 
 
-async def delete_transactions(
-    conn: Connection, done: Collection[tuple[ServerName, str]]
-) -> dict[ServerName, tuple[list[int], list[int]]]:
-    """Ends transactions, by server and transaction id; returns what was in those that were still in flight."""
-    rows = await conn.fetch(DELETE_TRANSACTIONS, [server for server, _ in done], [number for _, number in done])
-    return {ServerName(row["destination"]): (row["event_nids"], row["edu_ids"]) for row in rows}
+async def delete_transaction(conn: Connection, destination: ServerName, transaction_id: str) -> None:
+    """Gives up a transaction; what is in it goes on waiting."""
+    await conn.execute(DELETE_TRANSACTION, destination, transaction_id)
 
 
-LOCK_QUEUES: Final = """
-    SELECT FROM destination_queues q
-    JOIN unnest($1::text[], $2::text[]) AS sent (destination, event_nids) USING (destination)
-    WHERE q.event_nids && sent.event_nids::bigint[]
-    ORDER BY q.destination, q.room_nid FOR UPDATE OF q
-"""
-DELETE_EMPTIED_QUEUES: Final = """
-    DELETE FROM destination_queues q USING unnest($1::text[], $2::text[]) AS sent (destination, event_nids)
-    WHERE q.destination = sent.destination AND q.event_nids <@ sent.event_nids::bigint[]
-"""
-UPDATE_SENT_QUEUES: Final = """
-    UPDATE destination_queues q
-    SET event_nids = ARRAY(
-        SELECT nid FROM unnest(q.event_nids) WITH ORDINALITY AS waiting (nid, number)
-        WHERE nid <> ALL (sent.event_nids::bigint[]) ORDER BY number
-    )
-    FROM unnest($1::text[], $2::text[]) AS sent (destination, event_nids)
-    WHERE q.destination = sent.destination AND q.event_nids && sent.event_nids::bigint[]
-"""
+SELECT_COMPLETE_TRANSACTIONS: Final = "SELECT complete_transactions($1, $2)"
 
 
-async def delete_queued_events(conn: Connection, sent: Mapping[ServerName, Sequence[int]]) -> None:
-    """Takes events out of the queues of servers that have them, within a transaction."""
-    servers, events = list(sent), [_array(event_nids) for event_nids in sent.values()]
-    await conn.execute(LOCK_QUEUES, servers, events)
-    await conn.execute(DELETE_EMPTIED_QUEUES, servers, events)
-    await conn.execute(UPDATE_SENT_QUEUES, servers, events)
+async def complete_transactions(conn: Connection, done: Mapping[ServerName, str]) -> None:
+    """Ends transactions that servers have taken, by their ids: what is in those that are in flight waits no longer."""
+    await conn.execute(SELECT_COMPLETE_TRANSACTIONS, list(done), list(done.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,14 +261,6 @@ async def list_edus(conn: Connection, edu_ids: Collection[int]) -> dict[int, tup
     """The types and contents (as JSON text) of stored EDUs by their ids; those that were replaced are absent."""
     rows = await conn.fetch(SELECT_EDUS, list(edu_ids))
     return {row["edu_id"]: (row["edu_type"], row["content"]) for row in rows}
-
-
-DELETE_EDUS: Final = "DELETE FROM destination_edus WHERE edu_id = ANY ($1::bigint[])"
-
-
-async def delete_edus(conn: Connection, edu_ids: Collection[int]) -> None:
-    """Forgets EDUs that have arrived."""
-    await conn.execute(DELETE_EDUS, list(edu_ids))
 
 
 # Updates of device lists stay: few of them wait, and a server that misses the last one would never find out.

@@ -75,6 +75,8 @@ class Outcome(StrEnum):
     """What became of an attempt to send."""
 
     SENT = "sent"
+    SENT_ALL = "sent_all"
+    """Likewise, and nothing else waited when it was tried."""
     NOTHING = "nothing"
     """Nothing waits."""
     REFUSED = "refused"
@@ -187,6 +189,7 @@ class Delivery:
     ) -> Outcome:
         SENT_TRANSACTIONS.labels("sent").inc()
         self._pending.told(destination, taken)
+        is_all = (transaction is None or transaction.is_all) and not self._pending.has(destination)
         if transaction is not None:
             age_ms = self._clock.now_ms() - transaction.stored.origin_server_ts
             DELIVERY_SECONDS.observe(max(age_ms, 0) / 1000)
@@ -197,7 +200,8 @@ class Delivery:
             caution.items_max, caution.skipped, caution.pause_ms = caution.items_max * 2, 0, PAUSE_MS_MIN
             if caution.items_max >= ITEMS_MAX:
                 self._cautions.discard(destination)
-        return Outcome.SENT
+            return Outcome.SENT  # what passes may have been kept back
+        return Outcome.SENT_ALL if is_all else Outcome.SENT
 
     async def _refused(
         self, destination: ServerName, transaction: Transaction | None, taken: Taken, error: RemoteRefused

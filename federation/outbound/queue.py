@@ -129,9 +129,13 @@ class DestinationQueues:
                     break
                 if self._pending.is_lagging(destination):
                     await self._feed.recover(destination)
+                # Whoever wakes it from now on may have come too late for what is sent now.
+                self._woken_meanwhile.discard(destination)
                 outcome = await self._delivery.send(destination)
                 self._note(destination, outcome)
                 if outcome in (Outcome.NOTHING, Outcome.FAILED):
+                    break
+                if outcome is Outcome.SENT_ALL and destination not in self._woken_meanwhile:
                     break
             await self._feed.note_lags()
         except (DatabaseError, TimeoutError) as error:
@@ -151,7 +155,7 @@ class DestinationQueues:
             self._failing.add(destination)
             # What wakes it now finds it failing; it is looked for when its pause is over.
             self._woken_meanwhile.discard(destination)
-        elif outcome is Outcome.SENT:
+        elif outcome in (Outcome.SENT, Outcome.SENT_ALL):
             self._failing.discard(destination)
 
     async def _listen(self) -> None:

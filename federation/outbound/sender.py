@@ -20,7 +20,7 @@ from storage.outgoing_events import list_outgoing
 
 NAME: Final = "federation_sender"
 KEYS: Final = frozenset(("room:",))
-GATHER_SECONDS: Final = 0.002
+GATHER_SECONDS: Final = 0.01
 """How long the follower gathers what comes together; a message should leave at once."""
 
 EVENTS_MAX: Final = 200

@@ -23,13 +23,12 @@ from storage.bounded_cache import BoundedCache
 from storage.database import Connection, Database
 from storage.destination_queues import (
     StoredTransaction,
-    delete_edus,
-    delete_queued_events,
-    delete_transactions,
+    Waiting,
+    complete_transactions,
+    delete_transaction,
     insert_transactions,
     list_edus,
-    list_queued,
-    list_transactions,
+    list_waiting,
 )
 from storage.outgoing_events import list_changed_pdus
 
@@ -56,11 +55,16 @@ class PduText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transaction:
-    """A transaction in flight: what is stored of it, and its contents in canonical JSON."""
+    """A transaction in flight: what is stored of it, and its contents in canonical JSON.
+
+    Attributes:
+        is_all: when it was made, nothing else waited.
+    """
 
     stored: StoredTransaction
     pdus: Sequence[PduText]
     edus: Sequence[bytes]
+    is_all: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -117,33 +121,23 @@ class Transactions:
         """
         stored = transaction.stored
         async with self._db.connection() as conn:
-            await delete_transactions(conn, [(stored.destination, stored.transaction_id)])
+            await delete_transaction(conn, stored.destination, stored.transaction_id)
 
     def new_id(self) -> str:
         """An id for a transaction."""
         return f"{self._clock.now_ms()}-{secrets.token_urlsafe(6)}"
 
     async def _claim_all(self, limits: Mapping[ServerName, int]) -> Mapping[ServerName, Transaction]:
+        maxima = {server: (min(items_max, PDUS_MAX), min(items_max, EDUS_MAX)) for server, items_max in limits.items()}
         async with self._db.connection() as conn:
-            stored = await list_transactions(conn, limits)
-            without = limits.keys() - {transaction.destination for transaction in stored}
-            queued = await list_queued(
-                conn, {server: (min(limits[server], PDUS_MAX), min(limits[server], EDUS_MAX)) for server in without}
-            )
-            texts = await self._load(
-                conn,
-                {nid for transaction in stored for nid in transaction.event_nids}
-                | {nid for event_nids, _ in queued.values() for nid in event_nids},
-            )
-            edus = await self._load_edus(
-                conn,
-                {edu_id for transaction in stored for edu_id in transaction.edu_ids}
-                | {edu_id for _, edu_ids in queued.values() for edu_id in edu_ids},
-            )
+            waiting = await list_waiting(conn, maxima)
+            texts = await self._load(conn, {nid for each in waiting.values() for nid in each.event_nids})
+            edus = await self._load_edus(conn, {edu_id for each in waiting.values() for edu_id in each.edu_ids})
+            stored = [each for each in waiting.values() if isinstance(each, StoredTransaction)]
             new = [
-                self._new(server, *_cut(event_nids, edu_ids, texts, edus, items_max=limits[server]))
-                for server, (event_nids, edu_ids) in queued.items()
-                if event_nids or edu_ids
+                self._new(server, *_cut(each.event_nids, each.edu_ids, texts, edus, items_max=limits[server]))
+                for server, each in waiting.items()
+                if isinstance(each, Waiting) and (each.event_nids or each.edu_ids)
             ]
             ours = await insert_transactions(conn, new) if new else set()
         # Another worker that has thought itself responsible was faster: it sends its own.
@@ -153,6 +147,7 @@ class Transactions:
                 stored=transaction,
                 pdus=[texts[nid] for nid in transaction.event_nids if nid in texts],
                 edus=[edus[edu_id] for edu_id in transaction.edu_ids if edu_id in edus],
+                is_all=_is_all(transaction, waiting[transaction.destination], maxima[transaction.destination]),
             )
             for transaction in stored
         }
@@ -196,15 +191,19 @@ class Transactions:
         }
 
     async def _complete_all(self, done: Mapping[ServerName, str]) -> Mapping[ServerName, None]:
-        async with self._db.transaction() as conn:
-            contents = await delete_transactions(conn, done.items())
-            sent = {server: event_nids for server, (event_nids, _) in contents.items() if event_nids}
-            if sent:
-                await delete_queued_events(conn, sent)
-            edu_ids = [edu_id for _, of_server in contents.values() for edu_id in of_server]
-            if edu_ids:
-                await delete_edus(conn, edu_ids)
+        async with self._db.connection() as conn:
+            await complete_transactions(conn, done)
         return {}
+
+
+def _is_all(transaction: StoredTransaction, waiting: StoredTransaction | Waiting, maxima: tuple[int, int]) -> bool:
+    """Whether a transaction holds all that waited when it was made."""
+    events_max, edus_max = maxima
+    return (
+        isinstance(waiting, Waiting)
+        and len(transaction.event_nids) == len(waiting.event_nids) < events_max
+        and len(transaction.edu_ids) == len(waiting.edu_ids) < edus_max
+    )
 
 
 def _cut(

@@ -1,2 +1,2 @@
-DROP FUNCTION newest_queued;
+DROP FUNCTION complete_transactions, newest_queued;
 DROP TABLE edu_lags, edu_positions, destination_edus, destination_transactions, destination_queues;

@@ -47,6 +47,41 @@ CREATE UNIQUE INDEX destination_edus_replace ON destination_edus (destination, e
     WHERE replace_key IS NOT NULL;
 CREATE INDEX destination_edus_queued ON destination_edus (queued_ts);
 
+-- Ends transactions that servers have taken: what was in them waits no longer. Of the others nothing is changed. Rows are
+-- locked in the order of their keys, before they are looked at, for more may be queued at any moment.
+CREATE FUNCTION complete_transactions(of_destinations text[], transaction_ids text[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    done record;
+BEGIN
+    FOR done IN
+        WITH ended AS (
+            DELETE FROM destination_transactions t
+            USING unnest(of_destinations, transaction_ids) AS taken (destination, transaction_id)
+            WHERE t.destination = taken.destination AND t.transaction_id = taken.transaction_id
+            RETURNING t.destination, t.event_nids, t.edu_ids
+        )
+        SELECT * FROM ended ORDER BY destination
+    LOOP
+        IF cardinality(done.event_nids) > 0 THEN
+            PERFORM FROM destination_queues q
+            WHERE q.destination = done.destination AND q.event_nids && done.event_nids
+            ORDER BY q.room_nid FOR UPDATE;
+            DELETE FROM destination_queues q
+            WHERE q.destination = done.destination AND q.event_nids <@ done.event_nids;
+            UPDATE destination_queues q
+            SET event_nids = ARRAY(
+                SELECT nid FROM unnest(q.event_nids) WITH ORDINALITY AS waiting (nid, number)
+                WHERE nid <> ALL (done.event_nids) ORDER BY number
+            )
+            WHERE q.destination = done.destination AND q.event_nids && done.event_nids;
+        END IF;
+        IF cardinality(done.edu_ids) > 0 THEN
+            DELETE FROM destination_edus e WHERE e.edu_id = ANY (done.edu_ids);
+        END IF;
+    END LOOP;
+END
+$$;
+
 -- Typing, receipts and presence: up to where their streams have been told. Destinations are shared out among the worker
 -- processes by the hash of their name; each share has a position.
 CREATE TABLE edu_positions (

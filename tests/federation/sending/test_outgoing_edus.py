@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from federation.outbound.queue import LOOK_SECONDS
 from homeserver.config.schema import PresenceConfig
 from homeserver.core.clock import Clock
 from homeserver.core.ids import EventId, RoomId, UserId
@@ -111,6 +112,22 @@ async def test_typing_is_told_with_its_end(worker: Worker, sending: Sending, our
     await ours.typing.stop(Requester(ALICE), room_id, ALICE)
     await typing_of(sending, (ALICE, True), (ALICE, False))
     assert sending.servers.edus(THERE, "m.typing")[0] == {"room_id": room_id, "user_id": ALICE, "typing": True}
+
+
+async def test_what_passes_while_a_transaction_is_on_its_way_is_told_after_it(worker: Worker) -> None:
+    room_id = await room_with(worker, CAROL)
+    async with feeding(make_sending(worker.db, worker.bus, speed=1.0)) as sending:
+        ours = make_ephemeral(worker, sending.clock)
+        sending.servers.silent[THERE] = answer = asyncio.Event()
+        await say(worker, room_id, "hello")
+        await wait_until(lambda: sending.servers.bodies(THERE) == ["hello"])
+        await ours.typing.start(Requester(ALICE), room_id, ALICE, timeout_ms=60_000)
+        await waits(sending, "m.typing")
+        began = asyncio.get_running_loop().time()
+        del sending.servers.silent[THERE]
+        answer.set()
+        await typing_of(sending, (ALICE, True))
+        assert asyncio.get_running_loop().time() - began < LOOK_SECONDS / 2
 
 
 async def test_typing_that_goes_on_is_repeated(worker: Worker, sending: Sending, ours: Ephemeral) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from federation.outbound import delivery
+from federation.outbound.queue import LOOK_SECONDS
 from federation.outbound.shares import SHARES
 from homeserver.core.errors import RemoteUnavailable
 from homeserver.core.ids import ServerName
@@ -80,6 +81,29 @@ async def test_a_message_leaves_at_once(worker: Worker) -> None:
         await say(worker, room_id, "second")
         await wait_until(lambda: sending.servers.bodies(THERE) == ["first", "second"])
         assert asyncio.get_running_loop().time() - began < 1.0
+
+
+async def test_what_comes_while_a_transaction_is_on_its_way_follows_at_once(worker: Worker) -> None:
+    """A transaction has held all that waited; what has come since is not left to the regular look."""
+    sending = make_sending(worker.db, worker.bus, speed=1.0)
+    room_id = await room_with(worker, CAROL)
+    async with running(sending):
+        for number in range(3):
+            sending.servers.silent[THERE] = answer = asyncio.Event()
+            await say(worker, room_id, f"message {number}")
+            await wait_until(lambda number=number: f"message {number}" in sending.servers.bodies(THERE))
+            await say(worker, room_id, f"meanwhile {number}")
+            await wait_until(lambda: _queued_at_least(worker.db, 2))
+            began = asyncio.get_running_loop().time()
+            del sending.servers.silent[THERE]
+            answer.set()
+            await wait_until(lambda: nothing_waits(worker.db))
+            assert asyncio.get_running_loop().time() - began < LOOK_SECONDS / 2
+        assert len(sending.servers.bodies(THERE)) == 6
+
+
+async def _queued_at_least(db: Database, events: int) -> bool:
+    return await queued_events(db) >= events
 
 
 async def test_nothing_is_lost_if_no_wake_arrives_s39(worker: Worker, sending: Sending) -> None:
