@@ -9,12 +9,15 @@ of the server and of PostgreSQL, without what they use when idle. Federation is 
 import argparse
 import asyncio
 import json
+import os
+import platform
 import statistics
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +30,8 @@ from bench.server import Meter, Place, Server, place, running_server
 from bench.stage import TINY, Sizes, Stage
 from bench.synapse import prepared, running
 from bench.workloads import Workload
+from homeserver.core.version import VERSION
+from storage.embedded import POSTGRES_VERSION
 
 STARTS: Final = 3
 REST_SECONDS_MAX: Final = 10.0
@@ -242,11 +247,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{size.name.replace('_', '-')}", type=kind, metavar="N", help=text)
 
 
-def _has_synapse(python: Path) -> bool:
+def _synapse_version(python: Path) -> str | None:
     if not python.exists():
-        return False
-    command = [python, "-c", "import psycopg2, synapse"]
-    return subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0
+        return None
+    command = [str(python), "-c", "import psycopg2, synapse; print(synapse.__version__)"]
+    asked = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return asked.stdout.split()[0] if asked.returncode == 0 else None
 
 
 def options_of(found: argparse.Namespace) -> Options:
@@ -259,7 +265,7 @@ def options_of(found: argparse.Namespace) -> Options:
     if any(value is not None and value <= 0 for value in given.values()):
         raise SystemExit("A size is more than 0")
     sizes = replace(TINY if found.tiny else Sizes(), **{name: n for name, n in given.items() if n is not None})
-    if not found.ours and not _has_synapse(found.synapse_python):
+    if not found.ours and _synapse_version(found.synapse_python) is None:
         raise SystemExit(
             f"There is no Synapse to compare with: {found.synapse_python} has none. `make .venv-synapse/.made` "
             "installs one; --synapse-python names another; --ours measures this server alone."
@@ -267,11 +273,26 @@ def options_of(found: argparse.Namespace) -> Options:
     return Options(None if found.ours else found.synapse_python.absolute(), found.only, sizes)
 
 
+def about(options: Options) -> dict[str, Any]:
+    """What must be known of a run to compare it with another: when, where, of what, and how much."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{os.cpu_count()} processors, {platform.platform()}",
+        "load": round(os.getloadavg()[0], 1),
+        "heliograph": VERSION,
+        "synapse": None if options.synapse_python is None else _synapse_version(options.synapse_python),
+        "postgresql": POSTGRES_VERSION,
+        "sizes": asdict(options.sizes),
+    }
+
+
 def run(options: Options, *, as_json: bool) -> None:
     """Measures and prints."""
+    known = about(options)
     with place() as where:
         rows = asyncio.run(compare(where, options))
     if as_json:
-        print(json.dumps([{**asdict(row), "ratio": row.ratio} for row in rows], indent=2))
-    else:
-        print("\n".join(table(rows)))
+        print(json.dumps({**known, "rows": [{**asdict(row), "ratio": row.ratio} for row in rows]}, indent=2))
+        return
+    print("\n".join(f"{name}: {value}" for name, value in known.items() if name != "sizes"))
+    print("\n".join(["", *table(rows)]))

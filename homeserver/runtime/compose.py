@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from redis.asyncio import Redis
-
 from client_api.auth import client_authenticator
 from homeserver.config.schema import Config, Resource
 from homeserver.core.clock import Clock
@@ -29,24 +27,21 @@ from homeserver.runtime.reading import compose_reading
 from homeserver.runtime.room_followers import compose_room_followers
 from homeserver.runtime.room_writing import compose_room_writing
 from homeserver.runtime.rooms import compose_rooms
+from homeserver.runtime.sharing import compose_sharing
 from homeserver.runtime.signing_key import load_own_keys
 from homeserver.runtime.upkeep import compose_upkeep
 from homeserver.runtime.vital_signs import VitalSigns, publish
-from homeserver.services.accounts.attempts import AttemptCounts, LocalAttemptCounts
-from homeserver.services.accounts.redis_attempts import RedisAttemptCounts
+from homeserver.services.accounts.attempts import AttemptCounts
 from homeserver.services.admin.departures import Departures
 from homeserver.services.e2ee.keys_of_devices import KeysOfDevices
 from homeserver.services.ephemeral.presence import Presence
 from homeserver.services.stream.hub import Hub, StreamKeys
 from homeserver.web.dispatch import Dispatcher, prepare
 from homeserver.web.endpoint import RateLimit, Section
-from homeserver.web.rate_limits import BucketStore, LocalBuckets, Rate, RateLimits
-from homeserver.web.redis_rate_limits import RedisBuckets
+from homeserver.web.rate_limits import BucketStore, Rate, RateLimits
 from homeserver.web.websocket import WEBSOCKET_SECTION, WebSocketTransport
 from homeserver.web.write_tasks import WriteTasks
 from storage.bus.base import Bus
-from storage.bus.memory import MemoryBus
-from storage.bus.redis import RedisBus
 from storage.cache_budget import PROCESS_BUDGET
 from storage.database import Database
 from storage.statements import statement_names
@@ -84,23 +79,27 @@ async def compose(
         db = await stack.enter_async_context(
             Database(config.database.url, config.database, statement_names=statement_names())
         )
-        redis = await _redis(config, stack)
+        sharing = compose_sharing(config, clock, stack)
         shutdown_seconds = config.limits.shutdown_timeout_ms / 1000
         writes = await stack.enter_async_context(WriteTasks(shutdown_seconds=shutdown_seconds))
-        bus = bus or _bus(config, clock)
+        bus = bus or sharing.bus
         hub = Hub(db=db, bus=bus, clock=clock, streams=STREAMS)
         means = Means(config=config, db=db, bus=bus, clock=clock)
         others = other_servers or await connect_other_servers(
             means, own_keys=own_keys, make_http_client=make_http_client, stack=stack
         )
         media = await compose_media(
-            means, source=others.remotes.media, make_http_client=make_http_client, redis=redis, stack=stack
+            means,
+            source=others.remotes.media,
+            make_http_client=make_http_client,
+            buckets=sharing.byte_buckets,
+            stack=stack,
         )
-        services = _services(means, hub=hub, key=own_keys.signing, redis=redis, others=others)
+        services = _services(means, hub=hub, key=own_keys.signing, attempts=sharing.attempts, others=others)
         dispatcher = Dispatcher(
             authenticate_client=client_authenticator(services.accounts.authentication),
             authenticate_server=others.authenticate,
-            rate_limits=_rate_limits(config, clock, redis),
+            rate_limits=_rate_limits(config, sharing.buckets),
             writes=writes,
             clock=clock,
         )
@@ -149,14 +148,14 @@ class _Services:
     background: Sequence[BackgroundTask]
 
 
-def _services(means: Means, *, hub: Hub, key: SigningKey, redis: Redis | None, others: OtherServers) -> _Services:
+def _services(means: Means, *, hub: Hub, key: SigningKey, attempts: AttemptCounts, others: OtherServers) -> _Services:
     db, clock, remotes = means.db, means.clock, others.remotes
     push = compose_push(means, hub=hub)
     departure_due = asyncio.Event()
     accounts = compose_accounts(
         means,
         on_departure=departure_due.set,
-        attempt_counts=_attempt_counts(clock, redis),
+        attempt_counts=attempts,
         remote_profiles=remotes.profiles,
         device_observers=(KeysOfDevices(),),
         computed_account_data={"m.push_rules": push.rules.content},
@@ -228,34 +227,11 @@ def _if_federating(config: Config, *parts: Sequence[Section]) -> Sequence[Sectio
     return [section for part in parts for section in part] if config.federation.enabled else ()
 
 
-async def _redis(config: Config, stack: AsyncExitStack) -> Redis | None:
-    """The connection pool for what several processes count together; it connects when it is used."""
-    if config.redis.url is None:
-        return None
-    redis: Redis = Redis.from_url(config.redis.url)
-    stack.push_async_callback(redis.aclose)
-    return redis
-
-
-def _bus(config: Config, clock: Clock) -> Bus:
-    if config.redis.url is None:
-        return MemoryBus()
-    return RedisBus(url=config.redis.url, channel=f"heliograph:{config.server_name}", clock=clock)
-
-
-def _rate_limits(config: Config, clock: Clock, redis: Redis | None) -> RateLimits:
+def _rate_limits(config: Config, store: BucketStore) -> RateLimits:
     limits = config.rate_limits
     rates = {kind: getattr(limits, kind.value) for kind in RateLimit}
-    store: BucketStore = LocalBuckets(clock)
-    if redis is not None:
-        store = RedisBuckets(redis, fallback=store, clock=clock)
     return RateLimits(
         store=store,
         rates={kind: Rate(per_second=rate.per_second, burst=rate.burst) for kind, rate in rates.items()},
         enabled=limits.enabled,
     )
-
-
-def _attempt_counts(clock: Clock, redis: Redis | None) -> AttemptCounts:
-    local = LocalAttemptCounts(clock)
-    return local if redis is None else RedisAttemptCounts(redis, fallback=local, clock=clock)

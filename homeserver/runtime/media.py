@@ -5,8 +5,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from redis.asyncio import Redis
-
 from client_api.admin import media as admin_media
 from client_api.sections import media, media_previews, media_unauthenticated
 from federation.inbound import media as served_media
@@ -17,13 +15,12 @@ from homeserver.runtime.media_store import media_store
 from homeserver.runtime.other_servers import MakeHttpClient
 from homeserver.runtime.web_pages import HttpWebPages
 from homeserver.services.media.administration import MediaAdministration
-from homeserver.services.media.byte_rates import ByteBuckets, ByteRates, LocalByteBuckets
+from homeserver.services.media.byte_rates import ByteBuckets, ByteRates
 from homeserver.services.media.contents import Contents
 from homeserver.services.media.downloads import Downloads
 from homeserver.services.media.picture_processes import PictureProcesses
 from homeserver.services.media.ports import RemoteMediaSource, WebPages
 from homeserver.services.media.previews import UrlPreviews
-from homeserver.services.media.redis_byte_buckets import RedisByteBuckets
 from homeserver.services.media.remote_copies import RemoteCopies
 from homeserver.services.media.retention import MediaRetention
 from homeserver.services.media.thumbnails import Thumbnails
@@ -49,7 +46,7 @@ async def compose_media(
     *,
     source: RemoteMediaSource,
     make_http_client: MakeHttpClient,
-    redis: Redis | None,
+    buckets: ByteBuckets,
     stack: AsyncExitStack,
 ) -> Media:
     """Builds the services and their endpoints.
@@ -58,15 +55,12 @@ async def compose_media(
         means: what it is made with.
         source: asks other servers for their media.
         make_http_client: makes what fetches pages for previews.
-        redis: where workers count together, if there are several.
+        buckets: count the bytes that users bring and have fetched.
         stack: takes down what is opened here.
     """
     db, clock, config, server_name = means.db, means.clock, means.config.media, means.config.server_name
     store = await stack.enter_async_context(media_store(means.config, clock))
     contents = Contents(db=db, store=store, clock=clock)
-    buckets: ByteBuckets = LocalByteBuckets(clock)
-    if redis is not None:
-        buckets = RedisByteBuckets(redis, fallback=buckets, clock=clock)
     uploads = Uploads(
         db=db,
         contents=contents,

@@ -34,7 +34,9 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_every_workload_is_measured_and_its_answers_are_right(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--json", "compare", "--ours", "--tiny"])
     assert list(folder.iterdir()) == []
-    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    found = json.loads(capsys.readouterr().out)
+    assert (found["synapse"], found["sizes"]["messages"]) == (None, TINY.messages)
+    rows = {row["name"]: row for row in found["rows"]}
     stored = ("send, log", "send, database")
     assert set(rows) == {*WORKLOADS, *stored, "start", "memory, idle", "memory, afterwards"}
     counts = {name: row["figures"][OURS]["count"] for name, row in rows.items()}
