@@ -88,13 +88,7 @@ async def compose(
         others = other_servers or await connect_other_servers(
             means, own_keys=own_keys, make_http_client=make_http_client, stack=stack
         )
-        media = await compose_media(
-            means,
-            source=others.remotes.media,
-            make_http_client=make_http_client,
-            buckets=sharing.byte_buckets,
-            stack=stack,
-        )
+        media = await compose_media(means, sharing.byte_buckets, others.remotes.media, make_http_client, stack)
         services = _services(means, hub=hub, key=own_keys.signing, attempts=sharing.attempts, others=others)
         dispatcher = Dispatcher(
             authenticate_client=client_authenticator(services.accounts.authentication),

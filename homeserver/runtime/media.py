@@ -43,19 +43,18 @@ class Media:
 
 async def compose_media(
     means: Means,
-    *,
+    buckets: ByteBuckets,
     source: RemoteMediaSource,
     make_http_client: MakeHttpClient,
-    buckets: ByteBuckets,
     stack: AsyncExitStack,
 ) -> Media:
     """Builds the services and their endpoints.
 
     Args:
         means: what it is made with.
+        buckets: count the bytes that users bring and have fetched.
         source: asks other servers for their media.
         make_http_client: makes what fetches pages for previews.
-        buckets: count the bytes that users bring and have fetched.
         stack: takes down what is opened here.
     """
     db, clock, config, server_name = means.db, means.clock, means.config.media, means.config.server_name
