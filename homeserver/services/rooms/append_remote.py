@@ -8,7 +8,7 @@ https://spec.matrix.org/v1.19/server-server-api/#pdus
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -18,7 +18,7 @@ from homeserver.core.errors import UnavailableForNow
 from homeserver.core.event_auth.auth_events import authorizing_slots
 from homeserver.core.ids import EventId, ServerName
 from homeserver.core.pdu import Pdu, StateKey
-from homeserver.services.rooms.append import wake_keys
+from homeserver.services.rooms.append import ROOM_CHANGED, wake_keys
 from homeserver.services.rooms.batches import (
     push_exceptions,
     relations,
@@ -44,10 +44,27 @@ from storage.events import GraphEvent
 from storage.missing_events import Arrival, find_arrival, find_covered
 from storage.outliers import find_outlier
 from storage.relayed_events import insert_relayed_event
+from storage.room_heads import lock_room
 from storage.state import StateStore
 
+_ATTEMPTS_UNLOCKED: Final = 3
 _ATTEMPTS_MAX: Final = 8
 _JITTER_MS_MAX: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is written for an event in the room as it was found, but for push rules."""
+
+    arriving: ArrivingEvent
+    after: CurrentAfter
+    batch: Batch
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether clients are told of the event as it comes."""
+        event = self.arriving.event
+        return event.is_accepted and self.arriving.outlier is None and not is_hidden(event.pdu)
 
 
 class RemoteAppender:
@@ -115,42 +132,66 @@ class RemoteAppender:
     async def _append_in_lane(self, event: RemoteEvent, found: Arrival | None, resolver: StateResolver) -> Appended:
         for attempt in range(_ATTEMPTS_MAX):
             async with self._db.connection() as conn:
-                if event.pdu.state_slot is not None:
-                    await self._states.number_slots(conn, [event.pdu.state_slot])
-                arriving = await self._arriving(conn, event, None if attempt else found, resolver)
-                after = await self._after(conn, arriving)
-                batch = await self._batch(conn, arriving, after)
-                is_streamed = event.is_accepted and arriving.outlier is None and not is_hidden(event.pdu)
-                pushed = await self._pushed_room(conn, arriving) if is_streamed else None
-            outcomes = [PushOutcome()] if pushed is None else await self._push.evaluate(pushed, [arriving.pdu])
-            batch = replace(
-                batch,
-                events=[replace(batch.events[0], push_actions_id=outcomes[0].actions_id)],
-                push_exceptions=push_exceptions(outcomes),
-            )
+                plan = await self._plan(conn, event, None if attempt else found, resolver)
+                pushed = await self._pushed_room(conn, plan.arriving) if plan.is_streamed else None
+            outcome = PushOutcome()
+            if pushed is not None:
+                (outcome,) = await self._push.evaluate(pushed, [plan.arriving.pdu])
             try:
-                appended = await self._write(event, batch)
+                if attempt < _ATTEMPTS_UNLOCKED:
+                    appended = await self._write(event, _with_push(plan.batch, outcome))
+                else:
+                    plan, appended = await self._write_locked(event, resolver, plan, outcome)
             except RoomChanged:
                 if event.rewrites or event.awaited_target is not None:
                     raise
             except UniqueViolation:
                 async with self._db.connection() as conn:
-                    if arriving.outlier is not None or await find_outlier(conn, event.pdu.event_id) is None:
+                    if plan.arriving.outlier is not None or await find_outlier(conn, event.pdu.event_id) is None:
                         raise
             else:
-                self._remember(arriving, after, batch.events[0], appended)
+                self._remember(plan, appended)
                 return appended
+            ROOM_CHANGED.inc()
             await self._clock.sleep(secrets.randbelow(1 + _JITTER_MS_MAX * attempt) / 1000)
         raise UnavailableForNow("The room is too busy")
+
+    async def _plan(
+        self, conn: Connection, event: RemoteEvent, found: Arrival | None, resolver: StateResolver
+    ) -> _Plan:
+        if event.pdu.state_slot is not None:
+            await self._states.number_slots(conn, [event.pdu.state_slot])
+        arriving = await self._arriving(conn, event, found, resolver)
+        after = await self._after(conn, arriving)
+        return _Plan(arriving, after, await self._batch(conn, arriving, after))
 
     async def _write(self, event: RemoteEvent, batch: Batch) -> Appended:
         if not event.relayed:
             async with self._db.connection() as conn:
                 return await append_events(conn, batch)
         async with self._db.transaction() as conn:
-            appended = await append_events(conn, batch)
+            return await self._write_within(conn, event, batch)
+
+    async def _write_locked(
+        self, event: RemoteEvent, resolver: StateResolver, tried: _Plan, outcome: PushOutcome
+    ) -> tuple[_Plan, Appended]:
+        """Adds an event while nobody else can add to the room: others have been faster several times.
+
+        What had to be read and asked for was, when it was tried without a lock.
+        """
+        async with self._db.transaction() as conn:
+            await lock_room(conn, event.pdu.room_id)
+            plan = await self._plan(conn, event, None, resolver)
+            if plan.is_streamed != tried.is_streamed:
+                raise RoomChanged
+            return plan, await self._write_within(conn, event, _with_push(plan.batch, outcome))
+
+    @staticmethod
+    async def _write_within(conn: Connection, event: RemoteEvent, batch: Batch) -> Appended:
+        appended = await append_events(conn, batch)
+        if event.relayed:
             await insert_relayed_event(conn, appended.event_nids[0])
-            return appended
+        return appended
 
     async def _arriving(
         self, conn: Connection, event: RemoteEvent, found: Arrival | None, resolver: StateResolver
@@ -296,8 +337,9 @@ class RemoteAppender:
             return await find_covered(conn, prev_nids)
         return frozenset(prev_nids)
 
-    def _remember(self, arriving: ArrivingEvent, after: CurrentAfter, written: NewEvent, appended: Appended) -> None:
+    def _remember(self, plan: _Plan, appended: Appended) -> None:
         """Keeps in memory what has been written."""
+        arriving, after, written = plan.arriving, plan.after, plan.batch.events[0]
         event, room, event_nid = arriving.event, arriving.room, appended.event_nids[0]
         if appended.state_before_id is not None:
             before = event.state_before
@@ -344,6 +386,15 @@ class RemoteAppender:
             sender=state_key,
             is_local=is_member and state_key.partition(":")[2] == self._server_name,
         )
+
+
+def _with_push(batch: Batch, outcome: PushOutcome) -> Batch:
+    """What is written, with what the event does to the members of the room."""
+    return replace(
+        batch,
+        events=[replace(batch.events[0], push_actions_id=outcome.actions_id)],
+        push_exceptions=push_exceptions([outcome]),
+    )
 
 
 def _known(event_ids: Sequence[EventId], nids: Mapping[EventId, int]) -> list[int]:
