@@ -14,8 +14,8 @@ from tests.federation.servers.rooms import (
     set_state,
     try_join,
     until_membership,
+    until_out,
     until_seen,
-    until_synced,
 )
 from tests.real_client import new_user
 
@@ -110,8 +110,7 @@ async def test_who_is_banned_stays_out(pair: Pair, version: str) -> None:
     alice, bob = pair.alice, pair.bob
     room_id = await pair.share_room(room_version=version)
     await act(alice, "ban", room_id, user_id=bob.user_id, reason="why not")
-    left = await until_synced(bob, lambda answer: room_id in answer.get("rooms", {}).get("leave", {}), filter="{}")
-    assert left is not None
+    await until_out(bob, room_id)
     assert (await try_join(bob, room_id, pair.home.name)).status == 403
     refused = await bob.call("PUT", f"/rooms/{room_id}/send/m.room.message/1", {"body": "but", "msgtype": "m.text"})
     assert refused.status == 403
@@ -136,7 +135,7 @@ async def test_a_kick_by_the_other_server(pair: Pair) -> None:
     await set_state(alice, room_id, "m.room.power_levels", {"users": {bob.user_id: 100, alice.user_id: 50}})
     await until_agreed(room_id, pair.clients)
     await act(bob, "kick", room_id, user_id=alice.user_id, reason="my turn")
-    await until_synced(alice, lambda answer: room_id in answer.get("rooms", {}).get("leave", {}), filter="{}")
+    await until_out(alice, room_id)
     await until_membership(bob, room_id, alice.user_id, "leave")
     await join(alice, room_id, pair.away.name)
     await until_membership(bob, room_id, alice.user_id, "join")

@@ -22,6 +22,7 @@ from tests.federation.servers.rooms import (
     until_content,
     until_invited,
     until_membership,
+    until_out,
     until_seen,
     until_synced,
 )
@@ -155,9 +156,7 @@ async def test_a_ban_that_the_banned_do_not_know_of(pair: Pair, version: str) ->
     await set_state(bob, room_id, "m.room.topic", {"topic": "of no account"})
     mend(pair)
     # Bob's server learns of the ban, and takes it: the ban is stronger than what he did beside it.
-    await until_synced(
-        bob, lambda answer: room_id in answer.get("rooms", {}).get("leave", {}), filter="{}", seconds_max=60
-    )
+    await until_out(bob, room_id, seconds_max=60)
     await alice.send(room_id, "still here")
     assert await membership(alice, room_id, bob.user_id) == "ban"
     assert await event_of(alice, room_id, said) is None

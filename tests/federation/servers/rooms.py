@@ -1,6 +1,7 @@
 """What tests of whole servers do in rooms, and how they wait for what the other servers are told."""
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -122,6 +123,17 @@ async def until_invited(client: Client, room_id: str) -> list[dict[str, Any]]:
     answer = await until_synced(client, lambda each: room_id in each.get("rooms", {}).get("invite", {}))
     events: list[dict[str, Any]] = answer["rooms"]["invite"][room_id]["invite_state"]["events"]
     return events
+
+
+async def until_out(client: Client, room_id: str, *, seconds_max: float = WAIT_SECONDS_MAX) -> None:
+    """Waits until a client's syncs tell that the user is out of a room, be it that they begin after that."""
+    with_left_rooms = json.dumps({"room": {"include_leave": True}})
+    await until_synced(
+        client,
+        lambda answer: room_id in answer.get("rooms", {}).get("leave", {}),
+        seconds_max=seconds_max,
+        filter=with_left_rooms,
+    )
 
 
 async def extremities(server: Homeserver, room_id: str) -> set[str]:

@@ -15,6 +15,7 @@ from tests.federation.servers.rooms import (
     until_agreed,
     until_invited,
     until_membership,
+    until_out,
     until_seen,
     until_synced,
 )
@@ -142,7 +143,7 @@ async def test_who_is_banned_stays_out(pair: Pair) -> None:
     await join(bob, room_id, pair.one.name)
     await until_membership(alice, room_id, bob.user_id, "join")
     await act(alice, "ban", room_id, user_id=bob.user_id, reason="why not")
-    await until_synced(bob, lambda answer: room_id in answer.get("rooms", {}).get("leave", {}), filter="{}")
+    await until_out(bob, room_id)
     assert (await try_join(bob, room_id, pair.one.name)).status == 403
     refused = await bob.call("PUT", f"/rooms/{room_id}/send/m.room.message/1", {"body": "but", "msgtype": "m.text"})
     assert refused.status == 403
